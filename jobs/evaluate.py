@@ -1,0 +1,61 @@
+"""Evaluates a checkpoint on the test split and writes the report.
+
+python jobs/evaluate.py --experiment runs/search --data path/to/VOC --out runs/search/report
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ssd_dist.checkpoint import load_checkpoint
+from ssd_dist.experiment import best_checkpoint, latest_experiment, read_trials, storage_folder
+from ssd_dist.report.evaluate import evaluate_checkpoint
+from ssd_dist.terminal import Terminal, run_job, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Evaluate a detector: 11-point mAP, pictures, curves, operations and time, as report.html and
+    report.json. With no flags: the experiment in `runs` that finished last."""
+
+    experiment: Path | None = None
+    """Folder of a training or a search: its best checkpoint is evaluated."""
+    checkpoint: Path | None = None
+    """Folder of one checkpoint, instead of an experiment."""
+    data: str | None = None
+    """PASCAL VOC folder, or `synthetic`; without it, what the checkpoint was trained on."""
+    split: str = "test"
+    """Split to evaluate on."""
+    out: Path | None = None
+    """Folder for the report; without it, `report` in the experiment's (or checkpoint's) folder."""
+
+
+def main(arguments: Arguments, terminal: Terminal) -> None:
+    """Arguments → checkpoint → one evaluation."""
+    if arguments.experiment is not None and arguments.checkpoint is not None:
+        raise ValueError("give --experiment or --checkpoint, not both")
+    if arguments.checkpoint is not None:
+        folder = checkpoint = arguments.checkpoint
+        trials = None
+    else:
+        folder = arguments.experiment or latest_experiment(storage_folder("runs"))
+        checkpoint, trials = best_checkpoint(folder), read_trials(folder)
+    data = arguments.data or load_checkpoint(checkpoint).data
+    outcome = evaluate_checkpoint(
+        checkpoint, data, arguments.split, arguments.out or folder / "report", trials=trials
+    )
+    for problem in outcome.problems:
+        terminal.line(f"note: {problem}")
+    for name, ap in outcome.result.ap_11pt.items():
+        terminal.line(f"  AP {name:<20} {'no objects' if ap is None else f'{ap:.4f}'}")
+    terminal.heading(f"{arguments.split} 11-point mAP {outcome.result.map_11pt:.4f}")
+    terminal.line(f"Report: {shown(outcome.report.resolve())}")
+
+
+if __name__ == "__main__":
+    parsed = tyro.cli(Arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    sys.exit(run_job(lambda terminal: main(parsed, terminal)))

@@ -1,0 +1,84 @@
+"""Trains one detector, data-parallel on Ray.
+
+python jobs/train.py --config configs/bccd.yaml --data path/to/VOC --storage runs --name bccd
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ssd_dist.config import Config, load_config
+from ssd_dist.distributed.cluster import connect
+from ssd_dist.distributed.train import run_training
+from ssd_dist.experiment import storage_folder
+from ssd_dist.terminal import Terminal, run_job, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train one SSD, data-parallel on Ray. With no flags: on the embedded synthetic pictures."""
+
+    config: Path | None = None
+    """YAML file (see configs/); without it, the built-in defaults."""
+    data: str = "synthetic"
+    """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
+    storage: str = "runs"
+    """Folder of all experiments; shared by all nodes of a cluster."""
+    name: str | None = None
+    """The experiment's folder in the storage; without it, `train-` and the time."""
+    epochs: int | None = None
+    """Passes over the training split."""
+    alpha: float | None = None
+    """Weight of the localisation loss (Eq. 1)."""
+    l2_lambda: float | None = None
+    """Strength of L2 regularisation (Eq. 2)."""
+    lr: float | None = None
+    """Peak learning rate."""
+    workers: int | None = None
+    """Training processes; without it one a GPU, or one a CPU core where there is no GPU. The batch
+    is split over them: they change the speed, not the result."""
+    seed: int | None = None
+    """Seed of the initial weights, the order of the pictures and their augmentation."""
+    resume: bool = False
+    """Go on with the experiment `name`, which was cut off."""
+
+
+def main(arguments: Arguments, terminal: Terminal) -> None:
+    """Arguments → configuration → one training."""
+    config = load_config(arguments.config) if arguments.config else Config()
+    given = {
+        field: getattr(arguments, field)
+        for field in ("epochs", "alpha", "l2_lambda", "lr", "seed")
+        if getattr(arguments, field) is not None
+    }
+    config = dataclasses.replace(config, **given)
+    name = arguments.name or f"train-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = storage_folder(arguments.storage) / name
+    cluster = connect()
+    outcome = run_training(
+        config,
+        arguments.data,
+        folder,
+        cluster,
+        terminal,
+        num_workers=arguments.workers,
+        resume=arguments.resume,
+    )
+    terminal.heading(
+        f"Best validation mAP {outcome.map_11pt:.4f}, after epoch {outcome.epoch}: "
+        f"{shown(outcome.best)}"
+    )
+    terminal.line(
+        f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {arguments.data}"
+    )
+
+
+if __name__ == "__main__":
+    parsed = tyro.cli(Arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    sys.exit(run_job(lambda terminal: main(parsed, terminal)))

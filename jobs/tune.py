@@ -1,0 +1,88 @@
+"""Searches alpha, lambda and the learning rate with Ray Tune and Optuna.
+
+python jobs/tune.py --config configs/bccd.yaml --data path/to/VOC --storage runs --name search
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ssd_dist.config import Config, load_config
+from ssd_dist.distributed.cluster import connect
+from ssd_dist.distributed.search import run_search
+from ssd_dist.experiment import storage_folder
+from ssd_dist.terminal import Terminal, format_value, run_job, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Search the hyperparameters of an SSD: Ray Tune runs the trials, Optuna proposes them (TPE)
+    and stops the weak ones early (ASHA). With no flags: on the embedded synthetic pictures."""
+
+    config: Path | None = None
+    """YAML file (see configs/) with the search space; without it, the built-in defaults."""
+    data: str = "synthetic"
+    """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
+    storage: str = "runs"
+    """Folder of all experiments; shared by all nodes of a cluster."""
+    name: str | None = None
+    """The experiment's folder in the storage; without it, `tune-` and the time."""
+    trials: int | None = None
+    """Trials in all; without it, as the configuration says."""
+    concurrent: int | None = None
+    """Trials at once; without it, as many as the cluster holds."""
+    workers_per_trial: int = 1
+    """Training processes of each trial: 1 trains inside the trial, more start Ray Train in it."""
+    epochs: int | None = None
+    """Epochs of a trial that is not stopped early."""
+    seed: int | None = None
+    """Seed of the trainings and of the sampler."""
+    resume: bool = False
+    """Go on with the search `name`, which was cut off: what is finished stays, and the trials that
+    were under way go on from their last checkpoint."""
+
+
+def main(arguments: Arguments, terminal: Terminal) -> None:
+    """Arguments → configuration → one search."""
+    config = load_config(arguments.config) if arguments.config else Config()
+    given = {
+        field: getattr(arguments, field)
+        for field in ("epochs", "seed")
+        if getattr(arguments, field) is not None
+    }
+    if arguments.trials is not None:
+        given["search"] = dataclasses.replace(config.search, trials=arguments.trials)
+    config = dataclasses.replace(config, **given)
+    name = arguments.name or f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = storage_folder(arguments.storage) / name
+    outcome = run_search(
+        config,
+        arguments.data,
+        folder,
+        connect(),
+        terminal,
+        concurrent=arguments.concurrent,
+        workers_per_trial=arguments.workers_per_trial,
+        resume=arguments.resume,
+    )
+    terminal.leaderboard(outcome.trials)
+    best = outcome.trials[0]
+    values = ", ".join(f"{name} {format_value(v)}" for name, v in best.parameters.items())
+    terminal.heading(
+        f"Best validation mAP {best.map_11pt:.4f}, trial {best.number} ({values}): "
+        f"{shown(outcome.best)}"
+    )
+    terminal.line(
+        f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {arguments.data}"
+    )
+
+
+if __name__ == "__main__":
+    parsed = tyro.cli(Arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    sys.exit(run_job(lambda terminal: main(parsed, terminal)))

@@ -1,0 +1,1 @@
+"""What a model costs: by count and by the clock."""

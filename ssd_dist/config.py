@@ -1,0 +1,300 @@
+"""The whole configuration of a training and of a search, checked where it is made.
+
+One YAML file is one :class:`Config`. Every field has a default, so a file names only what it
+changes; a field that does not exist, or a value out of range, is refused with its place. The three
+hyperparameters that the search is about stand at the top level.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+Architecture = Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "ssd", "ssdlite"]
+Norm = Literal["batch", "frozen", "sync", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelConfig:
+    """The network: which feature maps, which heads, which priors, which weights to start from."""
+
+    architecture: Architecture = "ssd"
+    """torchvision's two detectors by their names, or `ssd` / `ssdlite` heads over `backbone`."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model with `features_only` (architectures `ssd` and `ssdlite` only)."""
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 224
+    """Side of the square input, in pixels."""
+    feature_strides: tuple[Count, ...] = (8, 16, 32)
+    """Strides of the backbone's maps that carry priors (`ssd` and `ssdlite`)."""
+    neck_channels: Count = 96
+    """Channels of every feature map after the 1x1 convolutions (`ssd` and `ssdlite`)."""
+    num_extra_maps: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Stride-2 maps after the backbone's last; null: as many as it takes to end at 1 or 2 cells."""
+    prior_scales: tuple[Positive, ...] | None = None
+    """One size a map, relative to the image side, and optionally one more for the last map's
+    in-between prior; null: spread evenly from `min_scale` to `max_scale` (SSD paper, 2.2)."""
+    min_scale: Probability = 0.07
+    max_scale: Positive = 0.9
+    aspect_ratios: tuple[Positive, ...] = (2.0, 3.0)
+    """Aspect ratios of the priors beside 1; each stands for itself and its inverse."""
+    norm: Norm = "batch"
+    """`batch`: statistics of each worker's batch; `frozen`: stored statistics, affine part trained;
+    `sync`: statistics of all workers' batches (GPU); `none`: folded into the convolutions."""
+    weights: str = "none"
+    """`none`, `imagenet` (the backbone; from an installed package or the hub), `coco` (of
+    torchvision's detectors, from the hub), or a file (.pth, .safetensors) or checkpoint folder."""
+    object_probability: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Probability of an object at every prior before training: sets the background bias."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AugmentationConfig:
+    """The SSD paper's augmentation (section 2.2): each part has its probability, 0 turns it off."""
+
+    photometric: Probability = 0.5
+    """Probability of each of brightness, contrast, saturation, hue (torchvision's photometric
+    distortion)."""
+    photometric_strength: Probability = 1.0
+    """1: the SSD paper's ranges; 0: no change."""
+    zoom_out: Probability = 0.5
+    max_zoom_out: Annotated[float, Field(ge=1)] = 4.0
+    """Largest side of the canvas, in sides of the picture."""
+    iou_crop: Probability = 0.85
+    min_crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Smallest side of a crop, in sides of the picture."""
+    horizontal_flip: Probability = 0.5
+    vertical_flip: Probability = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataConfig:
+    """Which splits and classes, and how pictures are varied and loaded."""
+
+    train_split: str = "train"
+    val_split: str = "val"
+    class_names: tuple[str, ...] | None = None
+    """Null: the classes found in the training annotations, sorted by name."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    num_loader_processes: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Loader processes a worker; null: 0 on a CPU, 4 on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LossConfig:
+    """Matching and Eq. 1, beside alpha."""
+
+    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A prior is positive from this IoU on."""
+    neg_pos_ratio: Positive = 3.0
+    """Hardest negatives for each positive, chosen in each image."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OptimizerConfig:
+    """The optimizer and its schedule, beside the learning rate."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD's momentum, or AdamW's beta1."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: NonNegative = 1.0
+    """Epochs (fractions allowed) over which the learning rate grows linearly from 0."""
+    gradient_clip: Positive | None = 10.0
+    """Largest norm of the gradient; null: no clipping."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the moving average of the weights that validation uses; 0: no average."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PostprocessConfig:
+    """From the network's output to detections."""
+
+    score_threshold: Probability = 0.01
+    nms_iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.45
+    max_candidates: Count = 400
+    """Highest-scoring (prior, class) pairs of an image that enter non-maximum suppression."""
+    max_detections: Count = 200
+    """Detections kept of an image."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Range:
+    """A search range: `low` to `high`, uniform in the logarithm where `log`; or `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    integer: bool = False
+    choices: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.choices is not None:
+            if not self.choices or self.low is not None or self.high is not None:
+                raise ValueError("give either a non-empty list of choices, or low and high")
+        elif self.low is None or self.high is None:
+            raise ValueError("a range needs both low and high, or choices")
+        elif not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range needs low above 0, not {self.low}")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SearchConfig:
+    """What Ray Tune and Optuna search, and how trials are stopped early."""
+
+    space: dict[str, Range] = dataclasses.field(
+        default_factory=lambda: {
+            "alpha": Range(low=0.1, high=10.0, log=True),
+            "l2_lambda": Range(low=1e-6, high=1e-2, log=True),
+            "lr": Range(low=1e-4, high=1e-1, log=True),
+        }
+    )
+    """Field of the configuration (dots for nesting, `loss.neg_pos_ratio`) → its range."""
+    trials: Count = 12
+    grace_epochs: Count = 2
+    """Epochs that ASHA gives every trial before it may stop it."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """ASHA goes on with the best 1 in this many at each rung."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Config:
+    """A training, complete; with `search`, a search over trainings."""
+
+    alpha: NonNegative = 1.0
+    """Weight of the localisation loss (Eq. 1)."""
+    l2_lambda: NonNegative = 2.5e-4
+    """Strength of the L2 term (Eq. 2); equals a weight decay of 2 lambda."""
+    lr: Positive = 1e-2
+    """Peak learning rate."""
+    epochs: Count = 20
+    global_batch_size: Count = 16
+    """Pictures a step, over all workers."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""
+    channels_last: bool = True
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    search: SearchConfig = SearchConfig()
+
+    def __post_init__(self) -> None:
+        for path, values in self.search.space.items():
+            self._check_searchable(path, values)
+
+    def _check_searchable(self, path: str, values: Range) -> None:
+        if path == "search" or path.startswith("search."):
+            raise ValueError(f"search.space: {path!r} describes the search; it can't be searched")
+        examples = values.choices if values.choices is not None else (values.low, values.high)
+        for example in examples:
+            value = int(example) if values.integer and example is not None else example
+            try:
+                replace_at(dataclasses.replace(self, search=SearchConfig(space={})), {path: value})
+            except ValueError as error:
+                raise ValueError(f"search.space[{path!r}] admits {value!r}: {error}") from error
+
+
+_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Plain dicts, lists and scalars; `from_mapping` gives the same configuration back."""
+    mapping: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return mapping
+
+
+def from_mapping(mapping: Mapping[str, Any], source: str = "configuration") -> Config:
+    """The configuration of a mapping. Raises ValueError naming `source`, the field and the rule."""
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{source}: expected fields and their values, got {mapping!r}")
+    try:
+        return _ADAPTER.validate_python(dict(mapping))
+    except ValidationError as error:
+        raise ValueError(f"{source}: {_explain(error)}") from None
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads a YAML file. Raises FileNotFoundError or ValueError, naming the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration file {path}")
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from None
+    return from_mapping({} if mapping is None else mapping, source=str(path))
+
+
+def replace_at(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy with other values at dotted paths, `{"lr": 0.1, "loss.neg_pos_ratio": 5}`.
+
+    Raises ValueError for a path that does not exist or a value out of its range.
+    """
+    mapping = to_mapping(config)
+    for path, value in changes.items():
+        *parents, leaf = path.split(".")
+        node = mapping
+        for name in parents:
+            node = node.get(name) if isinstance(node, dict) else None  # type: ignore[assignment]
+        if not isinstance(node, dict) or leaf not in node:
+            raise ValueError(f"no field {path!r} in the configuration")
+        node[leaf] = value
+    return from_mapping(mapping)
+
+
+def value_at(config: Config, path: str) -> Any:
+    """The value at a dotted path. Raises ValueError where there is none."""
+    node: Any = to_mapping(config)
+    for name in path.split("."):
+        if not isinstance(node, dict) or name not in node:
+            raise ValueError(f"no field {path!r} in the configuration")
+        node = node[name]
+    return node
+
+
+def _explain(error: ValidationError) -> str:
+    """One clause for each mistake: where, what was given, what is allowed."""
+    clauses = []
+    for mistake in error.errors():
+        where = ".".join(str(part) for part in mistake["loc"])
+        if mistake["type"] == "unexpected_keyword_argument":
+            clauses.append(f"unknown field {where!r}{_suggestion(where)}")
+            continue
+        message = mistake["msg"].removeprefix("Value error, ")
+        given = mistake["input"]
+        shown = f", not {given!r}" if isinstance(given, str | int | float | None) else ""
+        clauses.append(f"{where + ': ' if where else ''}{message}{shown}")
+    return "; ".join(clauses)
+
+
+def _suggestion(path: str) -> str:
+    known = _field_paths(to_mapping(Config()))
+    close = difflib.get_close_matches(path, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _field_paths(mapping: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for name, value in mapping.items():
+        paths.append(prefix + name)
+        if isinstance(value, dict):
+            paths += _field_paths(value, f"{prefix}{name}.")
+    return paths

@@ -1,0 +1,192 @@
+"""One file a node with the pictures of a split, decoded and shrunk, mapped into memory.
+
+Decoding a JPEG costs more than everything else that happens to a picture before the network. So it
+is done once: all workers, trials and loader processes of a node share the pages of one file, and
+the operating system keeps in memory what fits. Pictures lie one behind the other as (h, w, 3)
+bytes; where each one begins follows from the annotations alone, so the file needs no index, and its
+length says whether it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+
+from ssd_dist.structures import Annotation, Split
+
+_VERSION = 1
+"""Part of the file's name: raise it when the bytes of a picture would come out differently."""
+_SUFFIX = ".pictures"
+_PICTURES_AT_ONCE = 32
+
+
+class ImageCache:
+    """The decoded pictures of a split, in its order. Pickles as a path, not as pixels."""
+
+    def __init__(self, path: Path, sizes: list[tuple[int, int]]) -> None:
+        """Maps `path`, which holds pictures of these (width, height) one behind the other.
+
+        Raises FileNotFoundError if there is no such file, ValueError if it is not that long.
+        """
+        self.path = path
+        self._sizes = sizes
+        areas = np.array([width * height for width, height in sizes], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(3 * areas)])
+        found, expected = path.stat().st_size, int(self._starts[-1])
+        if found != expected:
+            raise ValueError(f"{path}: {found} bytes, not {expected}; delete it")
+        # Copy-on-write: torch wants memory it may write to, and the file stays as it is.
+        self._bytes = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def image(self, index: int) -> Tensor:
+        """Picture `index`: (3, h, w) uint8, RGB, a view of the file with strides of (h, w, 3)."""
+        width, height = self._sizes[index]
+        start = int(self._starts[index])
+        pixels = self._bytes[start : start + 3 * width * height]
+        return pixels.view(height, width, 3).permute(2, 0, 1)
+
+    def __reduce__(self) -> tuple[type[ImageCache], tuple[Path, list[tuple[int, int]]]]:
+        return ImageCache, (self.path, self._sizes)
+
+
+def open_cache(split: Split, max_side: int, cache_dir: Path | None = None) -> ImageCache:
+    """Opens the cache of a split's pictures, and builds it first where there is none yet.
+
+    Several processes may call this at once: one builds, the others wait for it. A file is written
+    under another name and renamed when whole, and belongs to one fingerprint of the split; least
+    recently opened files go when all of them exceed `$SSD_DIST_CACHE_GB` (20) gigabytes.
+
+    Args:
+        split: the split; its fingerprint, with `max_side`, names the file.
+        max_side: longest side of a cached picture in pixels; larger ones are shrunk (antialiased),
+            smaller ones are kept as they are.
+        cache_dir: None: `$SSD_DIST_CACHE`, or else `~/.cache/ssd_dist`.
+
+    Raises ValueError for a picture that can't be read or does not have its annotation's size, and
+    OSError (ENOSPC) where the disk has no room for the file.
+    """
+    if max_side < 1:
+        raise ValueError(f"max_side must be at least 1 pixel, not {max_side}")
+    folder = cache_dir or default_cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = [_shrunk_size(annotation, max_side) for annotation in split.annotations]
+    path = folder / f"{split.fingerprint}-{max_side}-v{_VERSION}{_SUFFIX}"
+    with FileLock(path.with_suffix(".lock")):
+        if not _is_whole(path, sizes):
+            _build(split, sizes, path)
+        os.utime(path)
+        cache = ImageCache(path, sizes)
+    _evict(folder, keep=path, limit_bytes=_limit_bytes())
+    return cache
+
+
+def default_cache_dir() -> Path:
+    """`$SSD_DIST_CACHE`, or else `~/.cache/ssd_dist`."""
+    given = os.environ.get("SSD_DIST_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "ssd_dist"
+
+
+def _limit_bytes() -> int:
+    text = os.environ.get("SSD_DIST_CACHE_GB", "20")
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < float("inf"):
+        raise ValueError(f"SSD_DIST_CACHE_GB must be a number of gigabytes, not {text!r}")
+    return int(gigabytes * 1e9)
+
+
+def _shrunk_size(annotation: Annotation, max_side: int) -> tuple[int, int]:
+    """(width, height) with the longest side at most `max_side`, never enlarged."""
+    scale = min(1.0, max_side / max(annotation.width, annotation.height))
+    return max(1, round(annotation.width * scale)), max(1, round(annotation.height * scale))
+
+
+def _is_whole(path: Path, sizes: list[tuple[int, int]]) -> bool:
+    expected = sum(3 * width * height for width, height in sizes)
+    return path.is_file() and path.stat().st_size == expected
+
+
+def _build(split: Split, sizes: list[tuple[int, int]], path: Path) -> None:
+    """Writes the file. The caller holds its lock, so remains of a killed builder may go."""
+    for remains in path.parent.glob(f"{path.name}.*.partial"):
+        remains.unlink(missing_ok=True)
+    needed = sum(3 * width * height for width, height in sizes)
+    if shutil.disk_usage(path.parent).free < needed:
+        raise _disk_full(path, needed)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
+    partial_path = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write_pictures(split, sizes, file)
+        partial_path.replace(path)
+    except OSError as error:
+        raise _disk_full(path, needed) if error.errno == errno.ENOSPC else error from error
+    finally:
+        partial_path.unlink(missing_ok=True)
+
+
+def _write_pictures(split: Split, sizes: list[tuple[int, int]], file: BinaryIO) -> None:
+    read = partial(_read_shrunk, split, sizes)
+    for picture in _in_order(read, len(sizes)):
+        file.write(picture.tobytes())
+
+
+def _in_order(read: partial[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Decodes in threads (Pillow lets go of the interpreter lock), a few pictures ahead."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, count, _PICTURES_AT_ONCE):
+            yield from threads.map(read, range(start, min(start + _PICTURES_AT_ONCE, count)))
+
+
+def _read_shrunk(split: Split, sizes: list[tuple[int, int]], index: int) -> np.ndarray:
+    annotation = split.annotations[index]
+    picture = split.read_image(index)
+    if picture.shape != (annotation.height, annotation.width, 3):
+        raise ValueError(
+            f"picture {annotation.image_id!r} decodes to {picture.shape[1]}x{picture.shape[0]} "
+            f"pixels, but its header says {annotation.width}x{annotation.height}"
+        )
+    if sizes[index] == (annotation.width, annotation.height):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize(sizes[index], Image.Resampling.BILINEAR))
+
+
+def _disk_full(path: Path, needed: int) -> OSError:
+    message = (
+        f"{path.parent}: no room for {needed / 1e9:.2f} GB of decoded pictures; free some, or set "
+        "SSD_DIST_CACHE to a folder on a larger disk"
+    )
+    return OSError(errno.ENOSPC, message)
+
+
+def _evict(folder: Path, keep: Path, limit_bytes: int) -> None:
+    """Deletes the least recently opened files; a process that has one mapped goes on reading it."""
+    files = []
+    for path in folder.glob(f"*{_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # another process may have evicted it
+            stat = path.stat()
+            files.append((path != keep, stat.st_mtime, stat.st_size, path))
+    total = 0
+    for not_kept, _, size, path in sorted(files, key=lambda file: (file[0], -file[1])):
+        total += size
+        if not_kept and total > limit_bytes:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,24 @@
+"""Training and search on Ray.
+
+Ray reads its environment when it is imported, so what this package wants of it is said here, before
+any of its modules can import it. What the environment says already is left as it is.
+"""
+
+import os
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # How often Ray Train looks for a worker's report: by default every two seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # Each CPU worker sees only its own core; hiding the GPUs from it as well only prints a warning.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+if "RAY_ADDRESS" not in os.environ:
+    # Whoever reaches this machine could otherwise run code in a Ray started here.
+    _ENVIRONMENT["RAY_AUTH_MODE"] = "token"
+
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)

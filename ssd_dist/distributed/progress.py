@@ -1,0 +1,78 @@
+"""How far a training is: told by its first worker, shown by the driver.
+
+Ray Train's workers and its controller are other processes, perhaps on other machines; an actor is
+the one place that both they and the driver's terminal reach.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from ssd_dist.terminal import Terminal
+
+_POLL_INTERVAL_S = 0.5
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """The latest step, and the epochs that nobody has fetched yet."""
+
+    def __init__(self) -> None:
+        self._step = (0, 1)
+        self._epochs: list[dict[str, float]] = []
+
+    def push_step(self, step: int, num_steps: int) -> None:
+        """From the worker: `step` of `num_steps` steps are done."""
+        self._step = (step, num_steps)
+
+    def push_epoch(self, metrics: dict[str, float]) -> None:
+        """From the worker: an epoch is over."""
+        self._epochs.append(metrics)
+
+    def fetch(self) -> tuple[tuple[int, int], list[dict[str, float]]]:
+        """For the driver: the latest step, and the epochs since the last call."""
+        epochs, self._epochs = self._epochs, []
+        return self._step, epochs
+
+
+@contextmanager
+def follow_training(board: Any, terminal: Terminal, num_epochs: int) -> Iterator[None]:
+    """Shows the training's progress meanwhile: a line an epoch, and a bar on a terminal."""
+    stop = threading.Event()
+
+    def show() -> None:
+        (step, num_steps), epochs = ray.get(board.fetch.remote())
+        terminal.advance(step, num_steps)
+        for metrics in epochs:
+            terminal.line(epoch_line(metrics, num_epochs))
+
+    def follow() -> None:
+        while not stop.wait(_POLL_INTERVAL_S):
+            show()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    with terminal.bar("training"):
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            show()
+
+
+def epoch_line(metrics: Mapping[str, float], num_epochs: int) -> str:
+    """An epoch in one line."""
+    return (
+        f"epoch {int(metrics['epoch']):>3}/{num_epochs}"
+        f"  mAP {metrics['map_11pt']:.4f}"
+        f"  loss {metrics['loss']:.3f} (conf {metrics['loss_conf']:.3f}"
+        f", loc {metrics['loss_loc']:.3f})  l2 {metrics['l2_term']:.3f}"
+        f"  lr {metrics['lr']:.2e}"
+        f"  {metrics['images_per_second']:.1f} images/s  {metrics['seconds']:.0f} s"
+    )

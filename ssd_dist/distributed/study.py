@@ -1,0 +1,250 @@
+"""The search's one truth: an Optuna study in a file, and how Ray Tune asks it.
+
+Ray Tune runs trials; what to try (Optuna's sampler) and what to stop (Optuna's pruner, ASHA) is
+decided by the study, which is on disk after every epoch. So a search whose driver was killed needs
+no snapshot of Ray Tune's: the study knows what is finished, and which trials were under way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, Trial, TrialState
+from ray.tune import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from ssd_dist.config import Config, Range, value_at
+from ssd_dist.experiment import TrialRecord
+from ssd_dist.experiment import TrialState as RecordState
+
+_STUDY_NAME = "ssd_dist"
+_LATEST, _BEST, _ERROR, _DIVERGED = "latest_checkpoint", "checkpoint", "error", "diverged"
+_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
+
+
+def open_study(path: Path, config: Config) -> optuna.Study:
+    """The study in the sqlite file `path`, made if it is not there.
+
+    TPE proposes (multivariate, seeded, aware of the trials under way); ASHA (asynchronous
+    successive halving) stops. The configuration's own values are the first point to try.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    search = config.search
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=config.seed,
+            multivariate=True,
+            constant_liar=True,
+            # Ten random trials first, Optuna's default, would be all of a short search.
+            n_startup_trials=min(10, max(3, search.trials // 3)),
+        )
+    pruner = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
+    )
+    study = optuna.create_study(
+        storage=f"sqlite:///{path}",
+        study_name=_STUDY_NAME,
+        direction="maximize",
+        sampler=sampler,
+        pruner=pruner,
+        load_if_exists=True,
+    )
+    if not study.get_trials(deepcopy=False):
+        first = {name: value_at(config, name) for name in search.space}
+        if all(_inside(first[name], values) for name, values in search.space.items()):
+            study.enqueue_trial(first)
+    return study
+
+
+def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
+    """The search space as Optuna writes it."""
+    found: dict[str, BaseDistribution] = {}
+    for name, values in space.items():
+        if values.choices is not None:
+            found[name] = CategoricalDistribution(values.choices)
+            continue
+        assert values.low is not None
+        assert values.high is not None
+        if values.integer:
+            found[name] = IntDistribution(int(values.low), int(values.high), log=values.log)
+        else:
+            found[name] = FloatDistribution(values.low, values.high, log=values.log)
+    return found
+
+
+def trial_records(study: optuna.Study) -> list[TrialRecord]:
+    """The study's trials as the leaderboard and the report show them."""
+    return [_record(t) for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+
+
+def num_finished(study: optuna.Study) -> int:
+    """Trials that need no more work."""
+    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+
+
+class StudySearcher(Searcher):
+    """Hands Ray Tune the study's next trial, and the study what became of it.
+
+    The trials that an earlier driver left under way come first: they go on from their last
+    checkpoint, under their own number.
+    """
+
+    def __init__(self, study: optuna.Study, space: Mapping[str, Range]) -> None:
+        super().__init__(metric="map_11pt", mode="max")
+        self._study = study
+        self._distributions = distributions(space)
+        self._interrupted = [
+            Trial(study, t._trial_id)
+            for t in study.get_trials(deepcopy=False)
+            if t.state == TrialState.RUNNING
+        ]
+        self._trials: dict[str, Trial] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next trial: its number, its parameters, and the checkpoint that it goes on from."""
+        if self._interrupted:
+            trial = self._interrupted.pop(0)
+        else:
+            trial = self._study.ask(fixed_distributions=self._distributions)
+        trial.set_user_attr("ray_trial_id", trial_id)
+        self._trials[trial_id] = trial
+        return {
+            "number": trial.number,
+            "parameters": trial.params,
+            "resume": trial.user_attrs.get(_LATEST),
+        }
+
+    def number(self, trial_id: str) -> int:
+        """The study's number of a Ray trial."""
+        return self._trials[trial_id].number
+
+    def record(self, trial_id: str) -> TrialRecord:
+        """What the study knows of a Ray trial."""
+        number = self.number(trial_id)
+        return _record(self._study.get_trials(deepcopy=False)[number])
+
+    def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Enters an epoch; True if the trial is to be stopped."""
+        trial = self._trials[trial_id]
+        if _DIVERGED in result:
+            trial.set_user_attr(_DIVERGED, result[_DIVERGED])
+            return True
+        trial.report(result["map_11pt"], int(result["epoch"]))
+        if "checkpoint_path" in result:  # a trial of several workers has stored it already
+            self.keep(trial_id, result["checkpoint_path"], result["map_11pt"])
+        return bool(trial.should_prune())
+
+    def keep(self, trial_id: str, checkpoint: str, map_11pt: float) -> None:
+        """Enters where the latest epoch's checkpoint was stored."""
+        trial = self._trials[trial_id]
+        trial.set_user_attr(_LATEST, checkpoint)
+        values = _values(self._study.get_trials(deepcopy=False)[trial.number])
+        if map_11pt >= max(values, default=-math.inf):
+            trial.set_user_attr(_BEST, checkpoint)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Closes the study's trial: complete, pruned, diverged (told to the sampler as a pruned
+        trial of value 0: a bad place, not an accident) or failed."""
+        trial = self._trials[trial_id]
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        if frozen.state.is_finished():
+            return
+        values = _values(frozen)
+        if _DIVERGED in frozen.user_attrs:
+            if not values:
+                trial.report(0.0, 1)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif error or not values:
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif result is not None and result.get("last_epoch"):
+            self._study.tell(trial, max(values))
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    def fail(self, trial_id: str, reason: str) -> None:
+        """Enters why a trial failed."""
+        self._trials[trial_id].set_user_attr(_ERROR, reason)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Ray Tune wants a file; the state itself is the study."""
+        Path(checkpoint_path).write_text(json.dumps({"state": "in the Optuna study"}))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: see `save`."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """Asks the study after each epoch whether the trial goes on."""
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """STOP where the study's pruner says so, else CONTINUE."""
+        stop = self._searcher.report(trial.trial_id, result)
+        last = bool(result.get("last_epoch"))
+        return str(TrialScheduler.STOP if stop and not last else TrialScheduler.CONTINUE)
+
+
+class CheckpointRecorder(Callback):
+    """Tells the study where each epoch's checkpoint was stored."""
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        self._searcher = searcher
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        """Called by Ray Tune once a checkpoint lies in the storage."""
+        self._searcher.keep(trial.trial_id, checkpoint.path, trial.last_result["map_11pt"])
+
+
+def _values(trial: FrozenTrial) -> list[float]:
+    return [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    diverged = trial.user_attrs.get(_DIVERGED)
+    values = () if diverged else tuple(_values(trial))
+    states: dict[TrialState, RecordState] = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    state: RecordState = "diverged" if diverged else states.get(trial.state, "running")
+    return TrialRecord(
+        number=trial.number,
+        state=state,
+        parameters=dict(trial.params),
+        map_11pt=max(values, default=None),
+        epochs=len(values),
+        seconds=trial.duration.total_seconds() if trial.duration else 0.0,
+        curve=values,
+        checkpoint=trial.user_attrs.get(_BEST),
+        error=diverged or trial.user_attrs.get(_ERROR),
+    )
+
+
+def _inside(value: Any, values: Range) -> bool:
+    if values.choices is not None:
+        return value in values.choices
+    assert values.low is not None
+    assert values.high is not None
+    return bool(values.low <= value <= values.high)

@@ -1,0 +1,240 @@
+"""One epoch of training, and prediction. torch only: no Ray, no files, no reports.
+
+The same functions run in one process or in many (`torch.distributed`): the number of workers
+changes the speed and not the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ssd_dist.config import Config, OptimizerConfig
+from ssd_dist.model.ssd import SSD
+from ssd_dist.ops.loss import l2_weights, multibox_loss, multibox_sums
+from ssd_dist.ops.matching import match_priors
+from ssd_dist.ops.postprocess import detect
+from ssd_dist.structures import Annotation, Batch, Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """This process among those that train together."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochLosses:
+    """Means over an epoch's steps of the whole (global) batch's values."""
+
+    loss: float
+    """Eq. 1: (L_conf + alpha · L_loc) / N."""
+    loss_conf: float
+    """L_conf / N."""
+    loss_loc: float
+    """L_loc / N, without alpha."""
+    gradient_norm: float
+    """Before clipping."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or not a number: the training can't go on."""
+
+
+def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """SGD or AdamW with Eq. 2 as weight decay: 2 lambda, on the weights of convolutions and linear
+    layers alone.
+
+    In SGD that is exactly the gradient of the L2 term; AdamW applies it beside its own scaling
+    (decoupled), where it acts as the same pull of 2 lambda W times the learning rate.
+    """
+    decayed = l2_weights(model)
+    known = {id(weight) for weight in decayed}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    groups = [
+        {"params": decayed, "weight_decay": 2 * config.l2_lambda},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    momentum = config.optimizer.momentum
+    if config.optimizer.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(momentum, 0.999), fused=True)
+
+
+def learning_rate(step: int, *, peak: float, num_steps: int, warmup_steps: int, name: str) -> float:
+    """The rate of step 0…num_steps-1: linear growth over `warmup_steps`, then `cosine` to nearly 0
+    or `constant`. A function of the step alone: a resumed training needs no state for it."""
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    if name == "constant":
+        return peak
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_average(model: nn.Module, config: OptimizerConfig) -> AveragedModel | None:
+    """The exponential moving average of the weights (None where `ema_decay` is 0).
+
+    Early on the decay is smaller, (1 + t) / (10 + t), so that the average forgets the start.
+    """
+    if config.ema_decay == 0:
+        return None
+
+    def update(
+        averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
+    ) -> None:
+        count = int(num_averaged)
+        decay = min(config.ema_decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
+def train_epoch(
+    model: SSD,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    *,
+    config: Config,
+    rate_at: Callable[[int], float],
+    worker: Worker,
+    average: AveragedModel | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> EpochLosses:
+    """Trains on `batches` and returns the epoch's mean losses, the same on every worker.
+
+    Args:
+        model: on the worker's device; its priors are what targets are matched to.
+        network: what is called: `model` itself, or `model` wrapped for data-parallel training.
+        optimizer: from :func:`build_optimizer`.
+        batches: this worker's part of each global batch; every worker has equally many.
+        config: weights of the loss, threshold of matching, clipping, precision.
+        rate_at: the learning rate of the epoch's step 0, 1, ….
+        worker: this process among the others.
+        average: updated after each step.
+        on_step: called with the number of finished steps.
+
+    Raises:
+        NonFiniteLossError: naming the step, the learning rate and the pictures' positions.
+    """
+    model.train()
+    device = worker.device
+    sums = torch.zeros(3, device=device)
+    num_steps = 0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step)
+        batch = batch.to(device)
+        targets = match_priors(
+            batch.boxes_xyxy,
+            batch.labels,
+            batch.difficult,
+            model.priors_cxcywh,
+            config.loss.iou_threshold,
+        )
+        with autocast(config, device):
+            loc, conf = network(laid_out(batch.images, config))
+        parts = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
+        # N of Eq. 1 belongs to the whole batch, so it is summed before anything is divided by it.
+        num_positives = parts.num_positives.clone()
+        if worker.world_size > 1:
+            dist.all_reduce(num_positives)
+        loss = multibox_loss(parts, config.alpha, num_positives, worker.world_size)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(
+            parameters, config.optimizer.gradient_clip or math.inf, foreach=True
+        )
+        _refuse_non_finite(loss, norm, step, rate_at(step), batch)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if average is not None:
+            average.update_parameters(model)
+
+        scale = 1 / num_positives.clamp(min=1)
+        sums += torch.stack([parts.conf * scale, parts.loc * scale, norm / worker.world_size])
+        num_steps = step + 1
+        if on_step is not None:
+            on_step(num_steps)
+
+    if worker.world_size > 1:
+        dist.all_reduce(sums)
+    conf_mean, loc_mean, norm_mean = (sums / max(1, num_steps)).tolist()
+    return EpochLosses(
+        loss=conf_mean + config.alpha * loc_mean,
+        loss_conf=conf_mean,
+        loss_loc=loc_mean,
+        gradient_norm=norm_mean,
+    )
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """bf16 autocast where the configuration and the device agree on it, else a no-op.
+
+    `auto` means bf16 on GPUs that have it; on CPUs it was slower than fp32.
+    """
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    enabled = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def laid_out(images: Tensor, config: Config) -> Tensor:
+    """(B, 3, S, S) images in the memory layout that the configuration asks for; the network's
+    feature maps then follow."""
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    return images.contiguous(memory_format=layout)
+
+
+@torch.inference_mode()
+def predict(
+    model: SSD,
+    batches: Iterable[Batch],
+    annotations: Sequence[Annotation],
+    config: Config,
+    device: torch.device,
+) -> list[Detections]:
+    """Detections of every picture in `batches`, in the pixels of its annotation.
+
+    `annotations[i]` describes the picture at position i of the split.
+    """
+    model.eval()
+    options = asdict(config.postprocess)
+    found = []
+    for batch in batches:
+        images = laid_out(batch.images.to(device, non_blocking=True), config)
+        with autocast(config, device):
+            loc, conf = model(images)
+        detections = detect(loc, conf, model.priors_cxcywh, **options)
+        for index, (boxes, labels, scores) in zip(batch.indices.tolist(), detections, strict=True):
+            annotation = annotations[index]
+            size = torch.tensor([annotation.width, annotation.height] * 2, dtype=torch.float32)
+            found.append(
+                Detections(
+                    image_id=annotation.image_id,
+                    boxes_xyxy=(boxes.cpu() * size).numpy(),
+                    labels=labels.cpu().numpy(),
+                    scores=scores.cpu().numpy(),
+                )
+            )
+    return found
+
+
+def _refuse_non_finite(loss: Tensor, norm: Tensor, step: int, lr: float, batch: Batch) -> None:
+    # On a GPU reading the loss waits for it. NaN stays in the weights, so now and then will do.
+    if loss.is_cuda and step % 20:
+        return
+    if not (torch.isfinite(loss.detach()) & torch.isfinite(norm)):
+        raise NonFiniteLossError(
+            f"loss {loss.item():g} with gradient norm {norm.item():g} at step {step} of the epoch "
+            f"(lr {lr:g}, pictures {batch.indices.tolist()}): lower the learning rate"
+        )

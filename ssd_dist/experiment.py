@@ -1,0 +1,194 @@
+"""The folder of an experiment: what a training or a search leaves for people and later jobs.
+
+experiment.json     the request: kind, configuration, data
+best.json           the best configuration, its validation mAP, its checkpoint
+best_checkpoint/    that checkpoint (see checkpoint.py)
+trials.json         the search's trials, best first (searches only)
+study.db            Optuna's study (searches only)
+ray/                Ray's own files, every kept checkpoint among them
+report/             what jobs/evaluate.py writes by default
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ssd_dist.config import Config, to_mapping
+
+_REQUEST, _BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
+BEST_CHECKPOINT = "best_checkpoint"
+
+TrialState = Literal["complete", "pruned", "diverged", "failed", "running"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One trial of a search, as the leaderboard and the report show it."""
+
+    number: int
+    state: TrialState
+    parameters: Mapping[str, Any]
+    """Dotted path in the configuration → value."""
+    map_11pt: float | None
+    """Best validation mAP of its epochs; None if it finished none."""
+    epochs: int
+    """Epochs finished."""
+    seconds: float
+    curve: tuple[float, ...]
+    """Validation mAP of each epoch."""
+    checkpoint: str | None
+    """Of the best epoch."""
+    error: str | None = None
+
+
+def storage_folder(storage: str) -> Path:
+    """`--storage` as an absolute folder.
+
+    A submitted Ray job runs in a temporary copy of the working directory, where nothing would
+    outlive it: there a relative folder is taken from the home folder. Raises ValueError for a URI.
+    """
+    if "://" in storage:
+        raise ValueError(
+            f"--storage {storage}: only folders (local, or shared such as NFS) are supported"
+        )
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    base = Path.home() if submitted else Path.cwd()
+    return (base / Path(storage).expanduser()).resolve()
+
+
+def start_experiment(
+    folder: Path, kind: Literal["train", "tune"], config: Config, data: str, *, resume: bool
+) -> None:
+    """Makes the experiment's folder, or takes up an existing one.
+
+    Raises FileExistsError if it exists and `resume` is False, FileNotFoundError if `resume` is True
+    and it does not, ValueError if it holds another kind of experiment or other data.
+    """
+    request = {"kind": kind, "config": to_mapping(config), "data": data}
+    if not resume:
+        if (folder / _REQUEST).exists():
+            raise FileExistsError(
+                f"experiment {folder} exists already: go on with it by --resume, or choose another "
+                "--name"
+            )
+        write_json(folder / _REQUEST, request)
+        return
+    if not (folder / _REQUEST).exists():
+        raise FileNotFoundError(f"nothing to resume: {folder} holds no experiment")
+    earlier = read_json(folder / _REQUEST)
+    for field in ("kind", "data"):
+        if earlier.get(field) != request[field]:
+            raise ValueError(
+                f"experiment {folder} has {field} {earlier.get(field)!r}, not {request[field]!r}: "
+                "resume it with what it was started with, or choose another --name"
+            )
+    if earlier.get("config") != request["config"]:
+        changed = _differences(earlier.get("config") or {}, request["config"])
+        raise ValueError(
+            f"experiment {folder} was started with another configuration ({', '.join(changed)}): "
+            "resume it with what it was started with, or choose another --name"
+        )
+
+
+def finish_experiment(folder: Path, config: Config, map_11pt: float, checkpoint: Path) -> Path:
+    """Keeps a copy of the best checkpoint and writes best.json; returns the latter's path.
+
+    Raises FileNotFoundError if the checkpoint is gone.
+    """
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"the best checkpoint, {checkpoint}, is gone")
+    kept = folder / BEST_CHECKPOINT
+    scratch = Path(tempfile.mkdtemp(prefix=f".{BEST_CHECKPOINT}.", dir=folder))
+    shutil.copytree(checkpoint, scratch, dirs_exist_ok=True)
+    if kept.exists():
+        shutil.rmtree(kept)
+    scratch.chmod(0o755)
+    scratch.rename(kept)
+    best = {"config": to_mapping(config), "map_11pt": map_11pt, "checkpoint": str(kept)}
+    write_json(folder / _BEST, best)
+    return folder / _BEST
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The best checkpoint of a finished experiment, also after its folder was moved.
+
+    Raises FileNotFoundError saying what is missing.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no experiment {folder}")
+    if not (folder / _BEST).is_file():
+        raise FileNotFoundError(f"{folder} has no {_BEST}: its training or search did not finish")
+    named = Path(read_json(folder / _BEST)["checkpoint"])
+    return folder / BEST_CHECKPOINT if (folder / BEST_CHECKPOINT).is_dir() else named
+
+
+def latest_experiment(storage: Path) -> Path:
+    """The experiment that finished last. Raises FileNotFoundError if there is none."""
+    finished = sorted(storage.glob(f"*/{_BEST}"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise FileNotFoundError(
+            f"no finished experiment in {storage}: run jobs/train.py or jobs/tune.py first, or "
+            "name one with --experiment"
+        )
+    return finished[-1].parent
+
+
+def write_trials(folder: Path, trials: Sequence[TrialRecord]) -> None:
+    """Writes trials.json, best first."""
+    write_json(folder / _TRIALS, [asdict(trial) for trial in ranked(trials)])
+
+
+def read_trials(folder: Path) -> list[TrialRecord] | None:
+    """The search's trials, best first; None where there was no search."""
+    if not (folder / _TRIALS).is_file():
+        return None
+    return [
+        TrialRecord(**{**trial, "curve": tuple(trial["curve"])})
+        for trial in read_json(folder / _TRIALS)
+    ]
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Best first; trials without a value last."""
+    return sorted(trials, key=lambda t: -1.0 if t.map_11pt is None else t.map_11pt, reverse=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes beside and renames, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Raises ValueError, naming the file, if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from None
+
+
+def _differences(first: Any, second: Any, prefix: str = "") -> list[str]:
+    """Dotted paths at which two mappings differ, with both values."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        names = [*first, *(name for name in second if name not in first)]
+        return [
+            difference
+            for name in names
+            for difference in _differences(first.get(name), second.get(name), f"{prefix}.{name}")
+        ]
+    return [] if first == second else [f"{prefix[1:]} was {first!r}, now {second!r}"]

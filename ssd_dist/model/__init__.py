@@ -1,0 +1,1 @@
+"""The network: backbones, heads, batch normalisation and the weights to start from."""

@@ -1,0 +1,1 @@
+"""The mathematics as plain functions on tensors, a whole batch at once."""

@@ -1,0 +1,87 @@
+"""The objective: Eq. 1 with hard negative mining, and the L2 term of Eq. 2.
+
+B images, P priors, C classes without background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssd_dist.structures import Targets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossSums:
+    """The sums of Eq. 1 before they are divided by N; scalars, float32."""
+
+    conf: Tensor
+    """L_conf: softmax cross entropy of positives and of the hardest negatives."""
+    loc: Tensor
+    """L_loc: SmoothL1 on the encoded offsets of positives."""
+    num_positives: Tensor
+    """Matched priors of this batch, int64."""
+
+
+def multibox_sums(loc: Tensor, conf: Tensor, targets: Targets, neg_pos_ratio: float) -> LossSums:
+    """L_conf, L_loc and the number of positives of a batch (SSD paper, Eq. 1 to 3).
+
+    In each image the `neg_pos_ratio` × positives negatives with the highest loss count; an image
+    without positives has none. Ignored priors (label -1) count nowhere. Computed in float32
+    whatever the network's precision.
+
+    Args:
+        loc: (B, P, 4) predicted offsets.
+        conf: (B, P, C+1) class scores (logits), background first.
+        targets: labels (B, P) and loc (B, P, 4).
+        neg_pos_ratio: above 0.
+    """
+    conf = conf.float()
+    positive = targets.labels > 0
+    cross_entropy = conf.logsumexp(-1) - conf.gather(
+        -1, targets.labels.clamp(min=0).unsqueeze(-1)
+    ).squeeze(-1)
+
+    num_positives = positive.sum(1)  # (B,)
+    num_negatives = (num_positives * neg_pos_ratio).long().unsqueeze(1)
+    # Sorting the losses themselves: what counts is then a prefix, ties are cut exactly, and no
+    # shape depends on the data. A loss is >= 0, so -1 marks what is no candidate.
+    negative = cross_entropy.masked_fill(targets.labels != 0, -1.0)
+    hardest = negative.sort(dim=1, descending=True).values
+    rank = torch.arange(hardest.shape[1], device=hardest.device)
+    counted = (rank < num_negatives) & (hardest >= 0)
+    conf_sum = (
+        torch.where(positive, cross_entropy, 0.0).sum() + torch.where(counted, hardest, 0.0).sum()
+    )
+
+    error = F.smooth_l1_loss(loc.float(), targets.loc, reduction="none").sum(-1)
+    loc_sum = torch.where(positive, error, 0.0).sum()
+    return LossSums(conf=conf_sum, loc=loc_sum, num_positives=num_positives.sum())
+
+
+def multibox_loss(sums: LossSums, alpha: float, num_positives: Tensor, world_size: int) -> Tensor:
+    """Eq. 1, L = (L_conf + alpha · L_loc) / N, as one worker adds it to the gradient.
+
+    `num_positives` is N over all workers; where it is 0, N is 1. Data-parallel training averages
+    the workers' gradients, so each loss is scaled by `world_size`: the mean over K workers of
+    K · (own sum) / N is the sum over the whole batch divided by N, whatever K.
+    """
+    return (sums.conf + alpha * sums.loc) * (world_size / num_positives.clamp(min=1))
+
+
+def l2_weights(model: nn.Module) -> list[Tensor]:
+    """W of Eq. 2: the weights of convolutions and linear layers that train; no biases, and nothing
+    of batch normalisation."""
+    layers = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear
+    return [m.weight for m in model.modules() if isinstance(m, layers) and m.weight.requires_grad]
+
+
+def l2_term(weights: Iterable[Tensor], l2_lambda: float) -> Tensor:
+    """Eq. 2's second term, lambda · ΣW², a scalar. Its gradient is 2 lambda W: what a weight decay
+    of 2 lambda adds in SGD."""
+    squares = torch._foreach_norm([w.detach().float() for w in weights])
+    return l2_lambda * torch.stack(squares).square().sum()

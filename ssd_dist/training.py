@@ -1,0 +1,243 @@
+"""A training from its data to its checkpoints, read from top to bottom.
+
+One process runs it alone, or several run it together over `torch.distributed`. It knows neither
+Ray Train nor Ray Tune: both hand it a function that takes what an epoch left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from ssd_dist.checkpoint import Checkpoint, load_checkpoint, load_training_state, save_checkpoint
+from ssd_dist.config import Config
+from ssd_dist.data import open_split
+from ssd_dist.data.cache import open_cache
+from ssd_dist.data.dataset import (
+    DetectionDataset,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
+from ssd_dist.engine import (
+    Worker,
+    build_average,
+    build_optimizer,
+    learning_rate,
+    predict,
+    train_epoch,
+)
+from ssd_dist.evaluation.voc_ap import evaluate_voc
+from ssd_dist.model.ssd import build_model
+from ssd_dist.ops.loss import l2_term, l2_weights
+from ssd_dist.structures import Detections
+
+EVALUATION_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What an epoch leaves: its metrics, and a way to write its checkpoint."""
+
+    metrics: dict[str, float]
+    """`epoch` (finished), `map_11pt` and, for each class, `ap_11pt/<class>`, `loss`, `loss_conf`,
+    `loss_loc`, `l2_term`, `lr`, `gradient_norm`, `images_per_second`, `seconds`; the accuracy on
+    worker 0 alone."""
+    save: Callable[[Path], None]
+    """Writes the checkpoint folder; worker 0's business."""
+
+
+def train(
+    config: Config,
+    data: str,
+    worker: Worker,
+    on_epoch: Callable[[EpochReport], None],
+    *,
+    resume: Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> None:
+    """Trains as `config` says on `data` and calls `on_epoch` after each epoch, on every worker.
+
+    Args:
+        config: the whole configuration.
+        data: a VOC root, or `synthetic`.
+        worker: this process; with several, `torch.distributed` is initialised.
+        on_epoch: takes the epoch's report.
+        resume: a checkpoint folder of this same training to go on from.
+        on_step: called with (steps finished in this training, steps in all).
+    """
+    torch.manual_seed(config.seed)
+    train_data = open_dataset(config, data, config.data.train_split, training=True)
+    val_data = open_dataset(
+        config, data, config.data.val_split, class_names=train_data.split.class_names
+    )
+    class_names = train_data.split.class_names
+    model = build_model(config.model, len(class_names), load_weights=resume is None)
+    if config.model.norm == "sync" and worker.device.type != "cuda":
+        raise ValueError("model.norm: sync needs GPUs; on CPUs use batch, frozen or none")
+    model.to(worker.device)
+    if config.channels_last and worker.device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, config)
+    average = build_average(model, config.optimizer)
+    history: list[dict[str, float]] = []
+    if resume is not None:
+        checkpoint = load_checkpoint(resume)
+        history = [dict(epoch) for epoch in checkpoint.history]
+        state = load_training_state(resume)
+        optimizer.load_state_dict(state["optimizer"])
+        model.load_state_dict(state["weights"] if average is not None else checkpoint.weights)
+        if average is not None:
+            average.module.load_state_dict(checkpoint.weights)
+            average.n_averaged.fill_(state["num_averaged"])
+    network: torch.nn.Module = model
+    if worker.world_size > 1:
+        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    num_epoch_steps = steps_per_epoch(len(train_data), config.global_batch_size)
+    num_steps = config.epochs * num_epoch_steps
+    warmup_steps = min(num_steps // 2, round(config.optimizer.warmup_epochs * num_epoch_steps))
+    num_processes = loader_processes(config, worker)
+
+    def rate_at(step: int) -> float:
+        return learning_rate(
+            step,
+            peak=config.lr,
+            num_steps=num_steps,
+            warmup_steps=warmup_steps,
+            name=config.optimizer.schedule,
+        )
+
+    for epoch in range(len(history), config.epochs):
+        # Dropout and the like draw anew in each epoch and worker, also after a restart.
+        torch.manual_seed(hash((config.seed, epoch, worker.rank)) % 2**63)
+        started = time.perf_counter()
+        first_step = epoch * num_epoch_steps
+        losses = train_epoch(
+            model,
+            network,
+            optimizer,
+            training_batches(
+                train_data,
+                epoch=epoch,
+                global_batch_size=config.global_batch_size,
+                rank=worker.rank,
+                world_size=worker.world_size,
+                num_processes=num_processes,
+                pin_memory=worker.device.type == "cuda",
+            ),
+            config=config,
+            rate_at=lambda step, first=first_step: rate_at(first + step),  # type: ignore[misc]
+            worker=worker,
+            average=average,
+            on_step=_counter(on_step, first_step, num_steps),
+        )
+        seconds = time.perf_counter() - started
+        evaluated = model if average is None else average.module
+        metrics = {
+            "epoch": epoch + 1,
+            **_validate(evaluated, val_data, config, worker, num_processes),
+            **asdict(losses),
+            "l2_term": float(l2_term(l2_weights(model), config.l2_lambda)),
+            "lr": rate_at(first_step + num_epoch_steps - 1),
+            "images_per_second": num_epoch_steps * config.global_batch_size / seconds,
+            "seconds": time.perf_counter() - started,
+        }
+        history.append(metrics)
+
+        def save(folder: Path) -> None:
+            state: dict[str, Any] = {"optimizer": optimizer.state_dict()}
+            if average is not None:
+                state["weights"] = model.state_dict()
+                state["num_averaged"] = int(average.n_averaged)
+            checkpoint = Checkpoint(
+                config=config,
+                class_names=class_names,
+                data=data,
+                data_fingerprint=train_data.split.fingerprint,
+                epoch=len(history),
+                metrics=history[-1],
+                history=tuple(history),
+                weights=evaluated.state_dict(),  # noqa: B023 - called before the next epoch
+            )
+            save_checkpoint(folder, checkpoint, state)
+
+        on_epoch(EpochReport(metrics, save))
+
+
+def open_dataset(
+    config: Config,
+    data: str,
+    split: str,
+    *,
+    training: bool = False,
+    class_names: tuple[str, ...] | None = None,
+) -> DetectionDataset:
+    """The decoded pictures of a split, ready to draw batches from; decodes them if no process on
+    this machine has done so yet."""
+    opened = open_split(data, split, class_names or config.data.class_names)
+    size = config.model.image_size
+    # Training enlarges parts of a picture, so it wants more pixels than its input has.
+    cache = open_cache(opened, max_side=size * 3 // 2 if training else size)
+    augmentation = config.data.augmentation if training else None
+    return DetectionDataset(opened, cache, size, augmentation, config.seed)
+
+
+def loader_processes(config: Config, worker: Worker) -> int:
+    """Loader processes of a worker: as configured, or 4 on a GPU and none on a CPU, whose cores are
+    all at work already."""
+    if config.data.num_loader_processes is not None:
+        return config.data.num_loader_processes
+    return 4 if worker.device.type == "cuda" else 0
+
+
+def predict_split(
+    model: Any,
+    dataset: DetectionDataset,
+    config: Config,
+    worker: Worker,
+    num_processes: int = 0,
+) -> list[Detections]:
+    """Detections of this worker's share of a split: every picture exactly once over all workers."""
+    batches = evaluation_batches(
+        dataset,
+        batch_size=EVALUATION_BATCH_SIZE,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        num_processes=num_processes,
+    )
+    return predict(model, batches, dataset.split.annotations, config, worker.device)
+
+
+def _validate(
+    model: Any, dataset: DetectionDataset, config: Config, worker: Worker, num_processes: int
+) -> dict[str, float]:
+    """Validation's 11-point mAP and AP on worker 0; nothing on the others."""
+    detections = predict_split(model, dataset, config, worker, num_processes)
+    if worker.world_size > 1:
+        gathered: list[list[Detections] | None] = [None] * worker.world_size
+        dist.all_gather_object(gathered, detections)
+        detections = [one for part in gathered for one in part or []]
+    if worker.rank > 0:
+        return {}
+    # In the split's order, whatever the workers' number: of equal scores the first ranks first.
+    place = {annotation.image_id: i for i, annotation in enumerate(dataset.split.annotations)}
+    detections.sort(key=lambda found: place[found.image_id])
+    result = evaluate_voc(dataset.split.annotations, detections, dataset.split.class_names)
+    per_class = {f"ap_11pt/{name}": ap for name, ap in result.ap_11pt.items() if ap is not None}
+    return {"map_11pt": result.map_11pt, **per_class}
+
+
+def _counter(
+    on_step: Callable[[int, int], None] | None, first: int, num_steps: int
+) -> Callable[[int], None] | None:
+    if on_step is None:
+        return None
+    return lambda finished: on_step(first + finished, num_steps)
