@@ -14,7 +14,6 @@ from pathlib import Path
 import tyro
 
 from ssd_dist.config import Config, load_config
-from ssd_dist.distributed.cluster import connect
 from ssd_dist.distributed.train import run_training
 from ssd_dist.experiment import storage_folder
 from ssd_dist.terminal import Terminal, run_job, shown
@@ -60,12 +59,10 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     config = dataclasses.replace(config, **given)
     name = arguments.name or f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = storage_folder(arguments.storage) / name
-    cluster = connect()
     outcome = run_training(
         config,
         arguments.data,
         folder,
-        cluster,
         terminal,
         num_workers=arguments.workers,
         resume=arguments.resume,

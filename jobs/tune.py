@@ -14,7 +14,6 @@ from pathlib import Path
 import tyro
 
 from ssd_dist.config import Config, load_config
-from ssd_dist.distributed.cluster import connect
 from ssd_dist.distributed.search import run_search
 from ssd_dist.experiment import storage_folder
 from ssd_dist.terminal import Terminal, format_value, run_job, shown
@@ -65,7 +64,6 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         config,
         arguments.data,
         folder,
-        connect(),
         terminal,
         concurrent=arguments.concurrent,
         workers_per_trial=arguments.workers_per_trial,

@@ -63,38 +63,42 @@ def storage_folder(storage: str) -> Path:
     return (base / Path(storage).expanduser()).resolve()
 
 
-def start_experiment(
+def check_start(
     folder: Path, kind: Literal["train", "tune"], config: Config, data: str, *, resume: bool
 ) -> None:
-    """Makes the experiment's folder, or takes up an existing one.
+    """Says whether an experiment can start, or go on, in `folder`; writes nothing.
 
     Raises FileExistsError if it exists and `resume` is False, FileNotFoundError if `resume` is True
-    and it does not, ValueError if it holds another kind of experiment or other data.
+    and it does not, ValueError if it was started as another kind of experiment, on other data, or
+    with another configuration.
     """
-    request = {"kind": kind, "config": to_mapping(config), "data": data}
+    exists = (folder / _REQUEST).exists()
     if not resume:
-        if (folder / _REQUEST).exists():
+        if exists:
             raise FileExistsError(
                 f"experiment {folder} exists already: go on with it by --resume, or choose another "
                 "--name"
             )
-        write_json(folder / _REQUEST, request)
         return
-    if not (folder / _REQUEST).exists():
+    if not exists:
         raise FileNotFoundError(f"nothing to resume: {folder} holds no experiment")
-    earlier = read_json(folder / _REQUEST)
-    for field in ("kind", "data"):
-        if earlier.get(field) != request[field]:
-            raise ValueError(
-                f"experiment {folder} has {field} {earlier.get(field)!r}, not {request[field]!r}: "
-                "resume it with what it was started with, or choose another --name"
-            )
-    if earlier.get("config") != request["config"]:
-        changed = _differences(earlier.get("config") or {}, request["config"])
+    changed = _differences(read_json(folder / _REQUEST), _request(kind, config, data))
+    if changed:
         raise ValueError(
-            f"experiment {folder} was started with another configuration ({', '.join(changed)}): "
-            "resume it with what it was started with, or choose another --name"
+            f"experiment {folder} was started otherwise ({', '.join(changed)}): resume it with "
+            "what it was started with, or choose another --name"
         )
+
+
+def start_experiment(
+    folder: Path, kind: Literal["train", "tune"], config: Config, data: str
+) -> None:
+    """Makes the experiment's folder, or takes up the one that :func:`check_start` admitted."""
+    write_json(folder / _REQUEST, _request(kind, config, data))
+
+
+def _request(kind: str, config: Config, data: str) -> dict[str, Any]:
+    return {"kind": kind, "data": data, "config": to_mapping(config)}
 
 
 def finish_experiment(folder: Path, config: Config, map_11pt: float, checkpoint: Path) -> Path:

@@ -20,6 +20,9 @@ from rich.progress import (
 from rich.table import Table
 
 from ssd_dist.experiment import TrialRecord, ranked
+from ssd_dist.training import Preparation
+
+MOST_PROBLEMS = 10
 
 
 class Terminal:
@@ -44,6 +47,19 @@ class Terminal:
     def heading(self, text: str) -> None:
         """One line that stands out."""
         self.console.print(f"[bold]{escape(text)}[/bold]")
+
+    def introduce(self, preparation: Preparation) -> None:
+        """What a job is about to work on."""
+        names = preparation.class_names
+        shown_names = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        self.line(
+            f"data: {preparation.num_train} training and {preparation.num_val} validation "
+            f"pictures, {len(names)} classes ({shown_names})"
+        )
+        for problem in preparation.problems[:MOST_PROBLEMS]:
+            self.line(f"note: {problem}")
+        if len(preparation.problems) > MOST_PROBLEMS:
+            self.line(f"note: … and {len(preparation.problems) - MOST_PROBLEMS} more like these")
 
     @contextmanager
     def bar(self, description: str) -> Iterator[None]:

@@ -172,6 +172,32 @@ def train(
         on_epoch(EpochReport(metrics, save))
 
 
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a training is about to work on."""
+
+    class_names: tuple[str, ...]
+    num_train: int
+    num_val: int
+    problems: tuple[str, ...]
+    """What the reader dropped or repaired, a sentence each."""
+
+
+def prepare(config: Config, data: str) -> Preparation:
+    """Does once, before anything is started, all that can fail: reads both splits, decodes their
+    pictures for the workers of this machine, builds the model with its first weights.
+
+    Raises FileNotFoundError or ValueError, in one sentence.
+    """
+    train_data = open_dataset(config, data, config.data.train_split, training=True)
+    class_names = train_data.split.class_names
+    val_data = open_dataset(config, data, config.data.val_split, class_names=class_names)
+    steps_per_epoch(len(train_data), config.global_batch_size)
+    build_model(config.model, len(class_names))
+    problems = dict.fromkeys((*train_data.split.problems, *val_data.split.problems))
+    return Preparation(class_names, len(train_data), len(val_data), tuple(problems))
+
+
 def open_dataset(
     config: Config,
     data: str,

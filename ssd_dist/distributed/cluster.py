@@ -6,16 +6,17 @@ import logging
 from dataclasses import dataclass
 
 import ray
+from ray._private.state import state
+
+from ssd_dist.terminal import Terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What Ray has to offer."""
+    """What Ray has to offer, with what its autoscaler may add."""
 
     num_cpus: int
     num_gpus: int
-    dashboard: str | None
-    """Address of Ray's dashboard."""
 
     @property
     def device(self) -> str:
@@ -29,22 +30,22 @@ class Cluster:
         return self.num_gpus or self.num_cpus
 
 
-def connect() -> Cluster:
+def connect(terminal: Terminal) -> Cluster:
     """Joins the Ray that RAY_ADDRESS or the submitted job names, or starts one on this machine.
 
     A Ray started here asks for a token, which Ray makes and keeps in its own place.
     """
-    if not ray.is_initialized():
-        context = ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        dashboard = context.dashboard_url
-    else:
-        dashboard = None
-    resources = ray.cluster_resources()
-    return Cluster(
-        num_cpus=int(resources.get("CPU", 0)),
-        num_gpus=int(resources.get("GPU", 0)),
-        dashboard=f"http://{dashboard}" if dashboard else None,
-    )
+    context = ray.init(log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+    if context.dashboard_url:
+        terminal.line(f"Ray's dashboard: http://{context.dashboard_url}")
+    here = ray.cluster_resources()
+    # What the autoscaler may add counts as well: a cluster at rest has no workers at all.
+    at_most = state.get_max_resources_from_cluster_config() or {}
+
+    def most(kind: str) -> int:
+        return int(max(here.get(kind, 0), at_most.get(kind, 0)))
+
+    return Cluster(num_cpus=most("CPU"), num_gpus=most("GPU"))
 
 
 def worker_resources(cluster: Cluster) -> dict[str, float]:

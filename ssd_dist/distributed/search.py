@@ -14,7 +14,7 @@ from typing import Any
 from ray import tune
 
 from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
-from ssd_dist.distributed.cluster import Cluster, check_fits, worker_resources
+from ssd_dist.distributed.cluster import check_fits, connect, worker_resources
 from ssd_dist.distributed.study import (
     CheckpointRecorder,
     StudyScheduler,
@@ -28,12 +28,14 @@ from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import NonFiniteLossError
 from ssd_dist.experiment import (
     TrialRecord,
+    check_start,
     finish_experiment,
     ranked,
     start_experiment,
     write_trials,
 )
-from ssd_dist.terminal import Terminal, format_value
+from ssd_dist.terminal import Terminal, format_value, shown
+from ssd_dist.training import prepare
 
 MAX_TRIAL_FAILURES = 2
 """Lost workers that a trial survives; each costs the epoch under way."""
@@ -54,7 +56,6 @@ def run_search(
     config: Config,
     data: str,
     folder: Path,
-    cluster: Cluster,
     terminal: Terminal,
     *,
     concurrent: int | None = None,
@@ -67,7 +68,6 @@ def run_search(
         config: the values that are not searched, and `config.search`.
         data: a VOC root, or `synthetic`.
         folder: the experiment's, absolute; must not hold one already, unless `resume`.
-        cluster: from `connect`.
         terminal: where progress is shown.
         concurrent: trials at once; None: as many as fit.
         workers_per_trial: 1 trains inside the trial; more start Ray Train inside it.
@@ -79,15 +79,22 @@ def run_search(
             started.
         RuntimeError: no trial finished an epoch.
     """
+    check_start(folder, "tune", config, data, resume=resume)
+    terminal.introduce(prepare(config, data))
+    cluster = connect(terminal)
     concurrent = concurrent or max(1, cluster.num_slots // workers_per_trial)
     concurrent = min(concurrent, config.search.trials)
     check_fits(cluster, num_trials=concurrent, workers_per_trial=workers_per_trial)
     check_batch(config, workers_per_trial)
-    start_experiment(folder, "tune", config, data, resume=resume)
+    terminal.line(
+        f"{config.search.trials} trials, {concurrent} at once with {workers_per_trial} "
+        f"{cluster.device} worker(s) each, in {shown(folder)}"
+    )
+    start_experiment(folder, "tune", config, data)
     study = open_study(folder / "study.db", config)
-    num_left = config.search.trials - num_finished(study)
+    num_left = config.search.trials - num_finished(study, config)
     if num_left > 0:
-        searcher = StudySearcher(study, config.search.space)
+        searcher = StudySearcher(study, config)
         request = {
             "config": to_mapping(dataclasses.replace(config, search=_NO_SEARCH)),
             "data": data,
@@ -165,8 +172,7 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: Mapping[
 
     def report_epoch(metrics: dict[str, Any], folder: Path | None) -> None:
         assert folder is not None
-        last = metrics["epoch"] == config.epochs
-        tune.report({**metrics, "last_epoch": last}, checkpoint=tune.Checkpoint(str(folder)))
+        tune.report(metrics, checkpoint=tune.Checkpoint(str(folder)))
 
     with tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch:
         train_and_report(

@@ -31,8 +31,9 @@ from ssd_dist.experiment import TrialRecord
 from ssd_dist.experiment import TrialState as RecordState
 
 _STUDY_NAME = "ssd_dist"
-_LATEST, _BEST, _ERROR, _DIVERGED = "latest_checkpoint", "checkpoint", "error", "diverged"
-_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
+# User attributes of the study's trials.
+_LATEST, _LATEST_EPOCH, _BEST = "latest_checkpoint", "latest_epoch", "checkpoint"
+_ERROR, _DIVERGED = "error", "diverged"
 
 
 def open_study(path: Path, config: Config) -> optuna.Study:
@@ -91,8 +92,18 @@ def trial_records(study: optuna.Study) -> list[TrialRecord]:
     return [_record(t) for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
 
 
-def num_finished(study: optuna.Study) -> int:
-    """Trials that need no more work."""
+def num_finished(study: optuna.Study, config: Config) -> int:
+    """Trials that need no more work.
+
+    One whose last epoch's checkpoint was stored before the driver was killed needs none either: it
+    is closed here.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if (
+            trial.state == TrialState.RUNNING
+            and trial.user_attrs.get(_LATEST_EPOCH) == config.epochs
+        ):
+            study.tell(trial.number, max(_values(trial)))
     return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
 
 
@@ -103,10 +114,11 @@ class StudySearcher(Searcher):
     checkpoint, under their own number.
     """
 
-    def __init__(self, study: optuna.Study, space: Mapping[str, Range]) -> None:
+    def __init__(self, study: optuna.Study, config: Config) -> None:
         super().__init__(metric="map_11pt", mode="max")
         self._study = study
-        self._distributions = distributions(space)
+        self._num_epochs = config.epochs
+        self._distributions = distributions(config.search.space)
         self._interrupted = [
             Trial(study, t._trial_id)
             for t in study.get_trials(deepcopy=False)
@@ -128,14 +140,9 @@ class StudySearcher(Searcher):
             "resume": trial.user_attrs.get(_LATEST),
         }
 
-    def number(self, trial_id: str) -> int:
-        """The study's number of a Ray trial."""
-        return self._trials[trial_id].number
-
     def record(self, trial_id: str) -> TrialRecord:
         """What the study knows of a Ray trial."""
-        number = self.number(trial_id)
-        return _record(self._study.get_trials(deepcopy=False)[number])
+        return _record(self._frozen(self._trials[trial_id]))
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Enters an epoch; True if the trial is to be stopped."""
@@ -145,15 +152,17 @@ class StudySearcher(Searcher):
             return True
         trial.report(result["map_11pt"], int(result["epoch"]))
         if "checkpoint_path" in result:  # a trial of several workers has stored it already
-            self.keep(trial_id, result["checkpoint_path"], result["map_11pt"])
-        return bool(trial.should_prune())
+            self.keep(trial_id, result["checkpoint_path"], result)
+        # After its last epoch a trial is complete, whatever the pruner thinks of it.
+        return int(result["epoch"]) < self._num_epochs and bool(trial.should_prune())
 
-    def keep(self, trial_id: str, checkpoint: str, map_11pt: float) -> None:
-        """Enters where the latest epoch's checkpoint was stored."""
+    def keep(self, trial_id: str, checkpoint: str, result: Mapping[str, Any]) -> None:
+        """Enters where the checkpoint of the epoch `result` was stored."""
         trial = self._trials[trial_id]
         trial.set_user_attr(_LATEST, checkpoint)
-        values = _values(self._study.get_trials(deepcopy=False)[trial.number])
-        if map_11pt >= max(values, default=-math.inf):
+        trial.set_user_attr(_LATEST_EPOCH, int(result["epoch"]))
+        values = _values(self._frozen(trial))
+        if result["map_11pt"] >= max(values, default=-math.inf):
             trial.set_user_attr(_BEST, checkpoint)
 
     def on_trial_complete(
@@ -162,7 +171,7 @@ class StudySearcher(Searcher):
         """Closes the study's trial: complete, pruned, diverged (told to the sampler as a pruned
         trial of value 0: a bad place, not an accident) or failed."""
         trial = self._trials[trial_id]
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        frozen = self._frozen(trial)
         if frozen.state.is_finished():
             return
         values = _values(frozen)
@@ -172,7 +181,7 @@ class StudySearcher(Searcher):
             self._study.tell(trial, state=TrialState.PRUNED)
         elif error or not values:
             self._study.tell(trial, state=TrialState.FAIL)
-        elif result is not None and result.get("last_epoch"):
+        elif self._num_epochs in frozen.intermediate_values:
             self._study.tell(trial, max(values))
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -180,6 +189,9 @@ class StudySearcher(Searcher):
     def fail(self, trial_id: str, reason: str) -> None:
         """Enters why a trial failed."""
         self._trials[trial_id].set_user_attr(_ERROR, reason)
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[trial.number]
 
     def save(self, checkpoint_path: str) -> None:
         """Ray Tune wants a file; the state itself is the study."""
@@ -199,8 +211,7 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """STOP where the study's pruner says so, else CONTINUE."""
         stop = self._searcher.report(trial.trial_id, result)
-        last = bool(result.get("last_epoch"))
-        return str(TrialScheduler.STOP if stop and not last else TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
 
 class CheckpointRecorder(Callback):
@@ -213,7 +224,7 @@ class CheckpointRecorder(Callback):
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
     ) -> None:
         """Called by Ray Tune once a checkpoint lies in the storage."""
-        self._searcher.keep(trial.trial_id, checkpoint.path, trial.last_result["map_11pt"])
+        self._searcher.keep(trial.trial_id, checkpoint.path, trial.last_result)
 
 
 def _values(trial: FrozenTrial) -> list[float]:

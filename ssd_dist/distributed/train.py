@@ -20,11 +20,12 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from ssd_dist.config import Config, from_mapping, to_mapping
-from ssd_dist.distributed.cluster import Cluster, check_fits, worker_resources
+from ssd_dist.distributed.cluster import Cluster, check_fits, connect, worker_resources
 from ssd_dist.distributed.progress import ProgressBoard, follow_training
 from ssd_dist.distributed.worker import train_and_report
-from ssd_dist.experiment import finish_experiment, start_experiment
-from ssd_dist.terminal import Terminal
+from ssd_dist.experiment import check_start, finish_experiment, start_experiment
+from ssd_dist.terminal import Terminal, shown
+from ssd_dist.training import prepare
 
 MAX_WORKER_FAILURES = 3
 """Lost workers or nodes that a training survives; each costs the epoch under way."""
@@ -47,7 +48,6 @@ def run_training(
     config: Config,
     data: str,
     folder: Path,
-    cluster: Cluster,
     terminal: Terminal,
     *,
     num_workers: int | None = None,
@@ -59,7 +59,6 @@ def run_training(
         config: the whole configuration.
         data: a VOC root, or `synthetic`.
         folder: the experiment's, absolute; must not hold one already, unless `resume`.
-        cluster: from `connect`.
         terminal: where progress is shown.
         num_workers: None: one a GPU, or one a CPU core where there is no GPU.
         resume: go on from the last checkpoint.
@@ -69,10 +68,14 @@ def run_training(
             started.
         RuntimeError: the training failed; its message holds the reason.
     """
+    check_start(folder, "train", config, data, resume=resume)
+    terminal.introduce(prepare(config, data))
+    cluster = connect(terminal)
     num_workers = num_workers or min(cluster.num_slots, config.global_batch_size)
     check_fits(cluster, num_trials=1, workers_per_trial=num_workers)
     check_batch(config, num_workers)
-    start_experiment(folder, "train", config, data, resume=resume)
+    terminal.line(f"training on {num_workers} {cluster.device} worker(s), in {shown(folder)}")
+    start_experiment(folder, "train", config, data)
 
     board = ProgressBoard.remote()  # type: ignore[attr-defined]
     trainer = build_trainer(

@@ -7,6 +7,7 @@ from ssd_dist.config import Config
 from ssd_dist.experiment import (
     TrialRecord,
     best_checkpoint,
+    check_start,
     finish_experiment,
     latest_experiment,
     ranked,
@@ -41,7 +42,7 @@ def checkpoint(tmp_path):
 
 def test_best_json_and_its_checkpoint(tmp_path, checkpoint):
     experiment = tmp_path / "runs" / "a"
-    start_experiment(experiment, "train", Config(), "synthetic", resume=False)
+    start_experiment(experiment, "train", Config(), "synthetic")
     path = finish_experiment(experiment, Config(alpha=3.0), 0.75, checkpoint)
     best = json.loads(path.read_text())
     assert best["config"]["alpha"] == 3.0
@@ -56,29 +57,32 @@ def test_best_json_and_its_checkpoint(tmp_path, checkpoint):
 
 def test_an_experiment_can_be_moved(tmp_path, checkpoint):
     experiment = tmp_path / "a"
-    start_experiment(experiment, "train", Config(), "synthetic", resume=False)
+    start_experiment(experiment, "train", Config(), "synthetic")
     finish_experiment(experiment, Config(), 0.75, checkpoint)
     moved = experiment.rename(tmp_path / "b")
     assert (best_checkpoint(moved) / "weights").is_file()
 
 
 def test_an_existing_experiment_is_not_overwritten(tmp_path):
-    start_experiment(tmp_path / "a", "train", Config(), "synthetic", resume=False)
+    check_start(tmp_path / "a", "train", Config(), "synthetic", resume=False)
+    assert not (tmp_path / "a").exists()
+    start_experiment(tmp_path / "a", "train", Config(), "synthetic")
     with pytest.raises(FileExistsError, match="--resume"):
-        start_experiment(tmp_path / "a", "train", Config(), "synthetic", resume=False)
+        check_start(tmp_path / "a", "train", Config(), "synthetic", resume=False)
 
 
 def test_resuming_asks_for_the_same_request(tmp_path):
+    folder = tmp_path / "a"
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
-        start_experiment(tmp_path / "a", "tune", Config(), "synthetic", resume=True)
-    start_experiment(tmp_path / "a", "tune", Config(), "synthetic", resume=False)
-    start_experiment(tmp_path / "a", "tune", Config(), "synthetic", resume=True)
-    with pytest.raises(ValueError, match="kind 'tune', not 'train'"):
-        start_experiment(tmp_path / "a", "train", Config(), "synthetic", resume=True)
-    with pytest.raises(ValueError, match="data 'synthetic', not 'other'"):
-        start_experiment(tmp_path / "a", "tune", Config(), "other", resume=True)
-    with pytest.raises(ValueError, match=r"alpha was 1\.0, now 2\.0"):
-        start_experiment(tmp_path / "a", "tune", Config(alpha=2.0), "synthetic", resume=True)
+        check_start(folder, "tune", Config(), "synthetic", resume=True)
+    start_experiment(folder, "tune", Config(), "synthetic")
+    check_start(folder, "tune", Config(), "synthetic", resume=True)
+    with pytest.raises(ValueError, match="kind was 'tune', now 'train'"):
+        check_start(folder, "train", Config(), "synthetic", resume=True)
+    with pytest.raises(ValueError, match="data was 'synthetic', now 'other'"):
+        check_start(folder, "tune", Config(), "other", resume=True)
+    with pytest.raises(ValueError, match=r"config\.alpha was 1\.0, now 2\.0"):
+        check_start(folder, "tune", Config(alpha=2.0), "synthetic", resume=True)
 
 
 def test_what_is_missing_is_named(tmp_path, checkpoint):

@@ -1,0 +1,180 @@
+"""The three jobs as a user runs them: real processes, a real Ray, real files."""
+
+import subprocess
+
+import optuna
+import pytest
+from conftest import RAY, ROOT, kill, read_json, run_job, start_job, wait_until
+
+from ssd_dist.checkpoint import load_checkpoint
+
+REPORT_KEYS = {"map_11pt", "ap_11pt", "num_images", "num_parameters", "num_macs"}
+
+
+def flags(config, data, storage, name):
+    return ["--config", config, "--data", data, "--storage", storage, "--name", name]
+
+
+def check_report(folder, class_names, num_images):
+    report = read_json(folder / "report.json")
+    assert set(report) >= REPORT_KEYS
+    assert 0 <= report["map_11pt"] <= 1
+    assert set(report["ap_11pt"]) == set(class_names)
+    assert report["num_images"] == num_images
+    html = (folder / "report.html").read_text()
+    assert "<html" in html
+    assert f"{report['map_11pt']:.3f}" in html
+    return report
+
+
+def states(study_path):
+    study = optuna.load_study(study_name="ssd_dist", storage=f"sqlite:///{study_path}")
+    return [trial.state.name for trial in study.trials]
+
+
+def test_train_then_evaluate_without_a_running_ray(tiny_config, voc_root, tmp_path, environment):
+    """The job starts a Ray of its own, and ends it."""
+    done = run_job("train.py", *flags(tiny_config, voc_root, tmp_path, "a"), env=environment)
+    assert done.returncode == 0, done.stderr
+    best = read_json(tmp_path / "a" / "best.json")
+    assert {"alpha", "l2_lambda", "lr"} <= set(best["config"])
+    checkpoint = load_checkpoint(tmp_path / "a" / "best_checkpoint")
+    assert best["checkpoint"] == str(tmp_path / "a" / "best_checkpoint")
+    assert checkpoint.metrics["map_11pt"] == best["map_11pt"]
+    history = load_checkpoint(tmp_path / "a" / "best_checkpoint").history
+    assert best["map_11pt"] == max(epoch["map_11pt"] for epoch in history)
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert lines[-1].startswith("Next: python jobs/evaluate.py")
+
+    evaluated = run_job(
+        "evaluate.py", "--experiment", tmp_path / "a", "--data", voc_root, "--out",
+        tmp_path / "report", env=environment,
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    report = check_report(tmp_path / "report", checkpoint.class_names, 8)
+    assert report["leaderboard"] is None
+    assert str(tmp_path / "report" / "report.html") in evaluated.stdout
+
+
+def test_a_search_that_is_killed_and_resumed(tiny_config, voc_root, tmp_path, ray_server):
+    """kill -9 of the driver in the middle: no trial is lost, none is run twice."""
+    arguments = [*flags(tiny_config, voc_root, tmp_path, "s"), "--trials", 4, "--epochs", 3]
+    study = tmp_path / "s" / "study.db"
+    driver = start_job("tune.py", *arguments, env=ray_server.environment)
+
+    def one_is_finished():
+        return study.exists() and any(s in ("COMPLETE", "PRUNED") for s in _states_or_none(study))
+
+    wait_until(one_is_finished, 150, "no trial finished")
+    kill(driver)
+    before = {i: s for i, s in enumerate(states(study)) if s in ("COMPLETE", "PRUNED")}
+    assert len(before) < 4, "the search was over before it was killed"
+
+    again = run_job("tune.py", *arguments, env=ray_server.environment)
+    assert again.returncode != 0
+    assert "--resume" in again.stderr
+
+    resumed = run_job("tune.py", *arguments, "--resume", env=ray_server.environment)
+    assert resumed.returncode == 0, resumed.stderr
+    after = states(study)
+    assert len(after) == 4
+    assert all(state in ("COMPLETE", "PRUNED") for state in after)
+    assert all(after[i] == state for i, state in before.items())
+
+    best = read_json(tmp_path / "s" / "best.json")
+    trials = read_json(tmp_path / "s" / "trials.json")
+    assert best["map_11pt"] == trials[0]["map_11pt"] == max(t["map_11pt"] for t in trials)
+    assert best["config"]["lr"] == trials[0]["parameters"]["lr"]
+    assert (
+        load_checkpoint(tmp_path / "s" / "best_checkpoint").metrics["map_11pt"]
+        == (best["map_11pt"])
+    )
+    assert "Leaderboard" in resumed.stdout
+
+    once_more = run_job("tune.py", *arguments, "--resume", env=ray_server.environment)
+    assert once_more.returncode == 0, once_more.stderr
+    assert states(study) == after
+    assert read_json(tmp_path / "s" / "best.json") == best
+
+    evaluated = run_job("evaluate.py", "--experiment", tmp_path / "s", env=ray_server.environment)
+    assert evaluated.returncode == 0, evaluated.stderr
+    report = check_report(tmp_path / "s" / "report", trials_classes(tmp_path), 8)
+    assert len(report["leaderboard"]) == 4
+
+
+def trials_classes(tmp_path):
+    return load_checkpoint(tmp_path / "s" / "best_checkpoint").class_names
+
+
+def _states_or_none(study):
+    try:
+        return states(study)
+    except Exception:  # the file is there before its tables are
+        return []
+
+
+def test_trials_of_two_workers(tiny_config, voc_root, tmp_path, ray_server):
+    done = run_job(
+        "tune.py", *flags(tiny_config, voc_root, tmp_path, "n"), "--trials", 2, "--epochs", 1,
+        "--workers-per-trial", 2, env=ray_server.environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = read_json(tmp_path / "n" / "trials.json")
+    assert [trial["state"] for trial in trials] == ["complete", "complete"]
+    assert (tmp_path / "n" / "best_checkpoint" / "model.safetensors").is_file()
+
+
+def test_a_killed_worker_costs_an_epoch_at_most(tiny_config, voc_root, tmp_path, ray_server):
+    arguments = [*flags(tiny_config, voc_root, tmp_path, "k"), "--epochs", 12, "--workers", 2]
+    driver = start_job("train.py", *arguments, env=ray_server.environment)
+
+    def checkpoints():
+        return sorted((tmp_path / "k" / "ray").glob("checkpoint_*/checkpoint.json"))
+
+    wait_until(lambda: len(checkpoints()) > 1, 120, "no checkpoint")
+    workers = ray_server.named("ray::RayTrainWorker")
+    assert workers
+    workers[0].kill()
+    assert driver.wait(timeout=200) == 0
+    best = read_json(tmp_path / "k" / "best.json")
+    assert best["map_11pt"] >= 0
+    last = max((load_checkpoint(path.parent) for path in checkpoints()), key=lambda c: c.epoch)
+    assert [epoch["epoch"] for epoch in last.history] == list(range(1, 13))
+
+
+def test_as_a_submitted_job(tiny_config, voc_root, tmp_path, ray_server):
+    command = [
+        str(RAY), "job", "submit", f"--address={ray_server.dashboard}", "--working-dir", ".",
+        "--", "python", "jobs/tune.py",
+        *map(str, flags(tiny_config, voc_root, tmp_path, "j")), "--trials", "2", "--epochs", "1",
+    ]  # fmt: skip
+    environment = {k: v for k, v in ray_server.environment.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Leaderboard" in done.stdout
+    assert (tmp_path / "j" / "best.json").is_file()
+
+
+@pytest.mark.parametrize("script", ["train.py", "tune.py"])
+def test_mistakes_are_told_in_one_line_and_leave_nothing(
+    script, tiny_config, voc_root, tmp_path, ray_server
+):
+    def refused(*arguments):
+        done = run_job(script, *arguments, env=ray_server.environment)
+        assert done.returncode != 0
+        [line] = done.stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    absent = refused(*flags(tiny_config, tmp_path / "absent", tmp_path / "runs", "x"))
+    assert str(tmp_path / "absent") in absent
+    assert not (tmp_path / "runs").exists()
+    missing = refused(*flags(tmp_path / "no.yaml", voc_root, tmp_path / "runs", "x"))
+    assert "no.yaml" in missing
+    flag = "--workers" if script == "train.py" else "--workers-per-trial"
+    many = refused(*flags(tiny_config, voc_root, tmp_path / "runs", "x"), flag, 64)
+    assert "64" in many
+    assert not (tmp_path / "runs").exists()
