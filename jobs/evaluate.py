@@ -39,21 +39,21 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     if arguments.experiment is not None and arguments.checkpoint is not None:
         raise ValueError("give --experiment or --checkpoint, not both")
     if arguments.checkpoint is not None:
-        folder = checkpoint = arguments.checkpoint
+        folder = checkpoint = storage_folder(str(arguments.checkpoint))
         trials = None
     else:
-        folder = arguments.experiment or latest_experiment(storage_folder("runs"))
+        named = arguments.experiment
+        folder = storage_folder(str(named)) if named else latest_experiment(storage_folder("runs"))
         checkpoint, trials = best_checkpoint(folder), read_trials(folder)
     data = arguments.data or load_checkpoint(checkpoint).data
-    outcome = evaluate_checkpoint(
-        checkpoint, data, arguments.split, arguments.out or folder / "report", trials=trials
-    )
+    out = storage_folder(str(arguments.out)) if arguments.out else folder / "report"
+    outcome = evaluate_checkpoint(checkpoint, data, arguments.split, out, trials=trials)
     for problem in outcome.problems:
         terminal.line(f"note: {problem}")
     for name, ap in outcome.result.ap_11pt.items():
         terminal.line(f"  AP {name:<20} {'no objects' if ap is None else f'{ap:.4f}'}")
     terminal.heading(f"{arguments.split} 11-point mAP {outcome.result.map_11pt:.4f}")
-    terminal.line(f"Report: {shown(outcome.report.resolve())}")
+    terminal.line(f"Report: {shown(outcome.report)}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python jobs/train.py --config configs/bccd.yaml --data path/to/VOC --storage run
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import tyro
 
-from ssd_dist.config import Config, load_config
+from ssd_dist.config import Config, load_config, replace_at
 from ssd_dist.distributed.train import run_training
-from ssd_dist.experiment import storage_folder
+from ssd_dist.experiment import anchored, storage_folder
 from ssd_dist.terminal import Terminal, run_job, shown
 
 
@@ -56,12 +55,12 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         for field in ("epochs", "alpha", "l2_lambda", "lr", "seed")
         if getattr(arguments, field) is not None
     }
-    config = dataclasses.replace(config, **given)
+    config, data = anchored(replace_at(config, given), arguments.data)
     name = arguments.name or f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = storage_folder(arguments.storage) / name
     outcome = run_training(
         config,
-        arguments.data,
+        data,
         folder,
         terminal,
         num_workers=arguments.workers,
@@ -71,9 +70,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         f"Best validation mAP {outcome.map_11pt:.4f}, after epoch {outcome.epoch}: "
         f"{shown(outcome.best)}"
     )
-    terminal.line(
-        f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {arguments.data}"
-    )
+    terminal.line(f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {data}")
 
 
 if __name__ == "__main__":

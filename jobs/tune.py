@@ -5,7 +5,6 @@ python jobs/tune.py --config configs/bccd.yaml --data path/to/VOC --storage runs
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import tyro
 
-from ssd_dist.config import Config, load_config
+from ssd_dist.config import Config, load_config, replace_at
 from ssd_dist.distributed.search import run_search
-from ssd_dist.experiment import storage_folder
+from ssd_dist.experiment import anchored, storage_folder
 from ssd_dist.terminal import Terminal, format_value, run_job, shown
 
 
@@ -56,13 +55,13 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         if getattr(arguments, field) is not None
     }
     if arguments.trials is not None:
-        given["search"] = dataclasses.replace(config.search, trials=arguments.trials)
-    config = dataclasses.replace(config, **given)
+        given["search.trials"] = arguments.trials
+    config, data = anchored(replace_at(config, given), arguments.data)
     name = arguments.name or f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = storage_folder(arguments.storage) / name
     outcome = run_search(
         config,
-        arguments.data,
+        data,
         folder,
         terminal,
         concurrent=arguments.concurrent,
@@ -76,9 +75,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         f"Best validation mAP {best.map_11pt:.4f}, trial {best.number} ({values}): "
         f"{shown(outcome.best)}"
     )
-    terminal.line(
-        f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {arguments.data}"
-    )
+    terminal.line(f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {data}")
 
 
 if __name__ == "__main__":

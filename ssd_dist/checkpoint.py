@@ -118,7 +118,9 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     """The `training_state` given to :func:`save_checkpoint`; same errors as load_checkpoint."""
     _verify(folder, _TRAINING, _read_meta(folder))
     try:
-        state: dict[str, Any] = torch.load(folder / _TRAINING, map_location="cpu")
+        state: dict[str, Any] = torch.load(
+            folder / _TRAINING, map_location="cpu", weights_only=True
+        )
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{folder / _TRAINING}: refused: {error}") from None
     return state

@@ -42,6 +42,9 @@ class ModelConfig:
     """Strides of the backbone's maps that carry priors (`ssd` and `ssdlite`)."""
     neck_channels: Count = 96
     """Channels of every feature map after the 1x1 convolutions (`ssd` and `ssdlite`)."""
+    top_down: bool = False
+    """Adds each map, enlarged, to the next finer one (as in FPN, Lin et al. 2017): small objects
+    are then seen with the knowledge of the deeper layers (`ssd` and `ssdlite`)."""
     num_extra_maps: Annotated[int, Field(ge=0, le=8)] | None = None
     """Stride-2 maps after the backbone's last; null: as many as it takes to end at 1 or 2 cells."""
     prior_scales: tuple[Positive, ...] | None = None
@@ -87,7 +90,7 @@ class DataConfig:
     train_split: str = "train"
     val_split: str = "val"
     class_names: tuple[str, ...] | None = None
-    """Null: the classes found in the training annotations, sorted by name."""
+    """Null: the classes found in the annotations of all splits, sorted by name."""
     augmentation: AugmentationConfig = AugmentationConfig()
     num_loader_processes: Annotated[int, Field(ge=0, le=64)] | None = None
     """Loader processes a worker; null: 0 on a CPU, 4 on a GPU."""
@@ -152,6 +155,15 @@ class Range:
         elif self.log and self.low <= 0:
             raise ValueError(f"a logarithmic range needs low above 0, not {self.low}")
 
+    def examples(self) -> tuple[Any, ...]:
+        """Values that stand for all: every choice, or both ends and one between them."""
+        if self.choices is not None:
+            return self.choices
+        assert self.low is not None
+        assert self.high is not None
+        values = (self.low, self.low + 0.618 * (self.high - self.low), self.high)
+        return tuple(map(int, values)) if self.integer else values
+
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SearchConfig:
@@ -201,11 +213,9 @@ class Config:
             self._check_searchable(path, values)
 
     def _check_searchable(self, path: str, values: Range) -> None:
-        if path == "search" or path.startswith("search."):
+        if path in ("epochs", "search") or path.startswith("search."):
             raise ValueError(f"search.space: {path!r} describes the search; it can't be searched")
-        examples = values.choices if values.choices is not None else (values.low, values.high)
-        for example in examples:
-            value = int(example) if values.integer and example is not None else example
+        for value in values.examples():
             try:
                 replace_at(dataclasses.replace(self, search=SearchConfig(space={})), {path: value})
             except ValueError as error:

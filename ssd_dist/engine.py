@@ -92,11 +92,12 @@ def build_average(model: nn.Module, config: OptimizerConfig) -> AveragedModel | 
     def update(
         averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
     ) -> None:
-        count = int(num_averaged)
+        count = int(average.n_averaged)  # unlike `num_averaged` on the CPU: nothing waits for it
         decay = min(config.ema_decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
 
-    return AveragedModel(model, multi_avg_fn=update)
+    average = AveragedModel(model, multi_avg_fn=update)
+    return average
 
 
 def train_epoch(
@@ -170,6 +171,11 @@ def train_epoch(
     if worker.world_size > 1:
         dist.all_reduce(sums)
     conf_mean, loc_mean, norm_mean = (sums / max(1, num_steps)).tolist()
+    if not all(map(math.isfinite, (conf_mean, loc_mean, norm_mean))):
+        raise NonFiniteLossError(
+            f"loss {conf_mean + config.alpha * loc_mean:g} over the epoch's {num_steps} steps "
+            f"(lr up to {max(map(rate_at, range(num_steps))):g}): lower the learning rate"
+        )
     return EpochLosses(
         loss=conf_mean + config.alpha * loc_mean,
         loss_conf=conf_mean,
@@ -186,6 +192,17 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     enabled = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def place(model: SSD, config: Config, device: torch.device) -> SSD:
+    """Moves the model to `device`, there with its weights in the layout of its images.
+
+    On a CPU the weights stay as they are: the kernels reorder them anyway.
+    """
+    model.to(device)
+    if config.channels_last and device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
+    return model
 
 
 def laid_out(images: Tensor, config: Config) -> Tensor:
@@ -230,7 +247,8 @@ def predict(
 
 
 def _refuse_non_finite(loss: Tensor, norm: Tensor, step: int, lr: float, batch: Batch) -> None:
-    # On a GPU reading the loss waits for it. NaN stays in the weights, so now and then will do.
+    # On a GPU reading the loss waits for it. NaN stays in the weights, so now and then will do, and
+    # the epoch's end looks at the sums.
     if loss.is_cuda and step % 20:
         return
     if not (torch.isfinite(loss.detach()) & torch.isfinite(norm)):

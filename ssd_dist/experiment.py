@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssd_dist.config import Config, to_mapping
+from ssd_dist.config import Config, replace_at, to_mapping
 
 _REQUEST, _BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
 BEST_CHECKPOINT = "best_checkpoint"
@@ -42,7 +42,7 @@ class TrialRecord:
     """Epochs finished."""
     seconds: float
     curve: tuple[float, ...]
-    """Validation mAP of each epoch."""
+    """Validation mAP of each epoch, also of a trial that diverged later."""
     checkpoint: str | None
     """Of the best epoch."""
     error: str | None = None
@@ -61,6 +61,16 @@ def storage_folder(storage: str) -> Path:
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     base = Path.home() if submitted else Path.cwd()
     return (base / Path(storage).expanduser()).resolve()
+
+
+def anchored(config: Config, data: str) -> tuple[Config, str]:
+    """The same request with absolute paths: Ray's workers run in folders of their own."""
+    if data != "synthetic":
+        data = str(Path(data).expanduser().resolve())
+    if config.model.weights not in ("none", "imagenet", "coco"):
+        weights = str(Path(config.model.weights).expanduser().resolve())
+        config = replace_at(config, {"model.weights": weights})
+    return config, data
 
 
 def check_start(
@@ -109,12 +119,11 @@ def finish_experiment(folder: Path, config: Config, map_11pt: float, checkpoint:
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"the best checkpoint, {checkpoint}, is gone")
     kept = folder / BEST_CHECKPOINT
-    scratch = Path(tempfile.mkdtemp(prefix=f".{BEST_CHECKPOINT}.", dir=folder))
-    shutil.copytree(checkpoint, scratch, dirs_exist_ok=True)
-    if kept.exists():
-        shutil.rmtree(kept)
-    scratch.chmod(0o755)
-    scratch.rename(kept)
+    with tempfile.TemporaryDirectory(prefix=f".{BEST_CHECKPOINT}.", dir=folder) as scratch:
+        shutil.copytree(checkpoint, Path(scratch) / "new")
+        if kept.exists():
+            kept.rename(Path(scratch) / "old")
+        (Path(scratch) / "new").rename(kept)
     best = {"config": to_mapping(config), "map_11pt": map_11pt, "checkpoint": str(kept)}
     write_json(folder / _BEST, best)
     return folder / _BEST

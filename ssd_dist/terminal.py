@@ -25,6 +25,10 @@ from ssd_dist.training import Preparation
 MOST_PROBLEMS = 10
 
 
+class JobFailedError(RuntimeError):
+    """A training or a search that was started and could not be finished; the message says why."""
+
+
 class Terminal:
     """Plain lines on standard output; on a real terminal with colour and one live progress bar."""
 
@@ -123,8 +127,8 @@ def shown(path: Path) -> str:
 def run_job(job: Callable[[Terminal], None]) -> int:
     """Runs a job; the exit status of its process.
 
-    What the user can put right (ValueError, a missing or existing file) and a training that failed
-    are told in one line on standard error; anything else keeps its trace.
+    What the user can put right (ValueError, OSError) and a job that failed (JobFailedError) are
+    told in one line on standard error; anything else is a mistake of ours and keeps its trace.
     """
     terminal = Terminal()
     try:
@@ -132,7 +136,7 @@ def run_job(job: Callable[[Terminal], None]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, JobFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

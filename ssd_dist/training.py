@@ -31,6 +31,7 @@ from ssd_dist.engine import (
     build_average,
     build_optimizer,
     learning_rate,
+    place,
     predict,
     train_epoch,
 )
@@ -80,11 +81,8 @@ def train(
     )
     class_names = train_data.split.class_names
     model = build_model(config.model, len(class_names), load_weights=resume is None)
-    if config.model.norm == "sync" and worker.device.type != "cuda":
-        raise ValueError("model.norm: sync needs GPUs; on CPUs use batch, frozen or none")
-    model.to(worker.device)
-    if config.channels_last and worker.device.type == "cuda":
-        model.to(memory_format=torch.channels_last)
+    assert config.model.norm != "sync" or worker.device.type == "cuda"
+    place(model, config, worker.device)
     optimizer = build_optimizer(model, config)
     average = build_average(model, config.optimizer)
     history: list[dict[str, float]] = []
@@ -141,6 +139,11 @@ def train(
         )
         seconds = time.perf_counter() - started
         evaluated = model if average is None else average.module
+        if worker.world_size > 1:
+            # Batch norm's statistics are each worker's own; those of worker 0 are saved, so all
+            # validate with them.
+            for buffer in evaluated.buffers():
+                dist.broadcast(buffer, 0)
         metrics = {
             "epoch": epoch + 1,
             **_validate(evaluated, val_data, config, worker, num_processes),

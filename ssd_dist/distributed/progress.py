@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ssd_dist.terminal import Terminal
 
@@ -25,6 +26,7 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._step = (0, 1)
         self._epochs: list[dict[str, float]] = []
+        self._divergence: str | None = None
 
     def push_step(self, step: int, num_steps: int) -> None:
         """From the worker: `step` of `num_steps` steps are done."""
@@ -34,10 +36,25 @@ class ProgressBoard:
         """From the worker: an epoch is over."""
         self._epochs.append(metrics)
 
+    def push_divergence(self, reason: str) -> None:
+        """From the worker: the training diverged."""
+        self._divergence = reason
+
+    def divergence(self) -> str | None:
+        """For the driver: why the training diverged; None if it did not."""
+        return self._divergence
+
     def fetch(self) -> tuple[tuple[int, int], list[dict[str, float]]]:
         """For the driver: the latest step, and the epochs since the last call."""
         epochs, self._epochs = self._epochs, []
         return self._step, epochs
+
+
+def start_board() -> Any:
+    """A board on the driver's own machine, which the training does not outlive anyway."""
+    here = ray.get_runtime_context().get_node_id()
+    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
+    return ProgressBoard.options(scheduling_strategy=strategy).remote()  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -46,7 +63,10 @@ def follow_training(board: Any, terminal: Terminal, num_epochs: int) -> Iterator
     stop = threading.Event()
 
     def show() -> None:
-        (step, num_steps), epochs = ray.get(board.fetch.remote())
+        try:
+            (step, num_steps), epochs = ray.get(board.fetch.remote())
+        except ray.exceptions.RayError:  # a lost board costs the lines, not the training
+            return
         terminal.advance(step, num_steps)
         for metrics in epochs:
             terminal.line(epoch_line(metrics, num_epochs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
 import time
@@ -14,18 +13,18 @@ from typing import Any
 from ray import tune
 
 from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
-from ssd_dist.distributed.cluster import check_fits, connect, worker_resources
+from ssd_dist.distributed.cluster import check_fits, connect, silence, worker_resources
 from ssd_dist.distributed.study import (
     CheckpointRecorder,
     StudyScheduler,
     StudySearcher,
+    close_finished,
     num_finished,
     open_study,
     trial_records,
 )
-from ssd_dist.distributed.train import build_trainer, check_batch, root_cause
+from ssd_dist.distributed.train import build_trainer
 from ssd_dist.distributed.worker import train_and_report
-from ssd_dist.engine import NonFiniteLossError
 from ssd_dist.experiment import (
     TrialRecord,
     check_start,
@@ -34,7 +33,7 @@ from ssd_dist.experiment import (
     start_experiment,
     write_trials,
 )
-from ssd_dist.terminal import Terminal, format_value, shown
+from ssd_dist.terminal import JobFailedError, Terminal, format_value, shown
 from ssd_dist.training import prepare
 
 MAX_TRIAL_FAILURES = 2
@@ -77,22 +76,23 @@ def run_search(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: what was asked for can't be; nothing was
             started.
-        RuntimeError: no trial finished an epoch.
+        JobFailedError: the search was interrupted, or no trial finished an epoch.
     """
     check_start(folder, "tune", config, data, resume=resume)
     terminal.introduce(prepare(config, data))
     cluster = connect(terminal)
-    concurrent = concurrent or max(1, cluster.num_slots // workers_per_trial)
-    concurrent = min(concurrent, config.search.trials)
-    check_fits(cluster, num_trials=concurrent, workers_per_trial=workers_per_trial)
-    check_batch(config, workers_per_trial)
+    if concurrent is None:
+        most = max(1, cluster.num_slots // max(1, workers_per_trial))
+        concurrent = min(most, config.search.trials)
+    check_fits(cluster, config, num_trials=concurrent, workers_per_trial=workers_per_trial)
     terminal.line(
         f"{config.search.trials} trials, {concurrent} at once with {workers_per_trial} "
         f"{cluster.device} worker(s) each, in {shown(folder)}"
     )
     start_experiment(folder, "tune", config, data)
     study = open_study(folder / "study.db", config)
-    num_left = config.search.trials - num_finished(study, config)
+    close_finished(study, config)
+    num_left = config.search.trials - num_finished(study)
     if num_left > 0:
         searcher = StudySearcher(study, config)
         request = {
@@ -107,7 +107,7 @@ def run_search(
             # The nested workers reserve their own; Tune refuses a trial that reserves nothing.
             worker_resources(cluster) if workers_per_trial == 1 else {"cpu": 0, "memory": 100e6},
         )
-        lines = _TrialLines(searcher, terminal, config.search.trials)
+        lines = _TrialLines(searcher, terminal, trial_records(study), config.search.trials)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -117,7 +117,8 @@ def run_search(
                 scheduler=StudyScheduler(searcher),
                 num_samples=num_left,
                 max_concurrent_trials=concurrent,
-                reuse_actors=True,
+                # A trial of several workers waits inside Ray Train and can't hand its actor on.
+                reuse_actors=workers_per_trial == 1,
                 trial_dirname_creator=_folder_name,
             ),
             run_config=tune.RunConfig(
@@ -132,8 +133,14 @@ def run_search(
                 verbose=0,
             ),
         )
-        with terminal.bar("search"), contextlib.redirect_stdout(None):
+        with terminal.bar("search"), silence():
             tuner.fit()
+        if (done := num_finished(study)) < config.search.trials:
+            # Ray Tune returns from an interrupt as if all were well.
+            raise JobFailedError(
+                f"the search stopped after {done} of {config.search.trials} trials: go on with it "
+                "by --resume"
+            )
     return _conclude(config, folder, trial_records(study))
 
 
@@ -142,7 +149,7 @@ def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> Search
     best = ranked(trials)[0] if trials else None
     if best is None or best.map_11pt is None or best.checkpoint is None:
         reasons = {trial.error for trial in trials if trial.error}
-        raise RuntimeError(
+        raise JobFailedError(
             f"none of {len(trials)} trials finished an epoch"
             + (f": {'; '.join(sorted(reasons))}" if reasons else "")
         )
@@ -155,13 +162,10 @@ def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> Search
 def _run_trial(suggestion: Mapping[str, Any], request: Mapping[str, Any]) -> None:
     """One trial: a training in this process, or, with several workers, a Ray Train run."""
     config = replace_at(from_mapping(request["config"]), suggestion["parameters"])
-    try:
-        if request["num_workers"] == 1:
-            _train_here(config, suggestion, request)
-        else:
-            _train_nested(config, suggestion, request)
-    except NonFiniteLossError as error:
-        tune.report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0})
+    if request["num_workers"] == 1:
+        _train_here(config, suggestion, request)
+    else:
+        _train_nested(config, suggestion, request)
 
 
 def _train_here(config: Config, suggestion: Mapping[str, Any], request: Mapping[str, Any]) -> None:
@@ -171,14 +175,14 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: Mapping[
     resume = checkpoint.path if checkpoint is not None else suggestion["resume"]
 
     def report_epoch(metrics: dict[str, Any], folder: Path | None) -> None:
-        assert folder is not None
-        tune.report(metrics, checkpoint=tune.Checkpoint(str(folder)))
+        tune.report(metrics, checkpoint=tune.Checkpoint(str(folder)) if folder else None)
 
     with tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch:
         train_and_report(
             config,
             request["data"],
             report_epoch,
+            device_type=request["cluster"].device,
             scratch=Path(scratch),
             resume=Path(resume) if resume is not None else None,
         )
@@ -193,20 +197,15 @@ def _train_nested(
         config,
         request["data"],
         Path(request["folder"]) / "ray",
-        # The same name after a lost driver of the trial: Ray Train then goes on by itself.
-        f"trial-{suggestion['number']:04d}",
+        # The same name after a lost driver of the trial: Ray Train then goes on by itself. After
+        # --resume another one: what the study knows is what counts.
+        f"trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
         request["cluster"],
         num_workers=request["num_workers"],
         resume=suggestion["resume"],
         callbacks=[TuneReportCallback()],
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        reason = root_cause(error)
-        if reason.startswith(NonFiniteLossError.__name__):
-            raise NonFiniteLossError(reason.partition(": ")[2]) from error
-        raise
+    trainer.fit()
 
 
 def _folder_name(trial: Any) -> str:
@@ -216,10 +215,16 @@ def _folder_name(trial: Any) -> str:
 class _TrialLines(tune.Callback):
     """A line for each trial that ends, and the bar."""
 
-    def __init__(self, searcher: StudySearcher, terminal: Terminal, num_trials: int) -> None:
+    def __init__(
+        self,
+        searcher: StudySearcher,
+        terminal: Terminal,
+        earlier: list[TrialRecord],
+        num_trials: int,
+    ) -> None:
         self._searcher, self._terminal, self._num_trials = searcher, terminal, num_trials
-        self._best = 0.0
-        self._num_ended = 0
+        self._best = max((trial.map_11pt or 0.0 for trial in earlier), default=0.0)
+        self._num_ended = sum(trial.state != "running" for trial in earlier)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -234,14 +239,13 @@ class _TrialLines(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good."""
-        reason = str(trial.get_error() or "").strip().splitlines()
-        self._searcher.fail(trial.trial_id, reason[-1] if reason else "no message")
         self._end(trial)
 
     def _end(self, trial: Any) -> None:
         record = self._searcher.record(trial.trial_id)
         self._num_ended += 1
-        self._terminal.line(trial_line(record, self._num_trials, self._best))
+        place = f"{self._num_ended:>3}/{self._num_trials}"
+        self._terminal.line(f"{place}  {trial_line(record, self._best)}")
         self._advance()
 
     def _advance(self) -> None:
@@ -250,12 +254,12 @@ class _TrialLines(tune.Callback):
         )
 
 
-def trial_line(trial: TrialRecord, num_trials: int, best: float) -> str:
+def trial_line(trial: TrialRecord, best: float) -> str:
     """A trial in one line."""
     values = "  ".join(f"{name} {format_value(v)}" for name, v in trial.parameters.items())
     accuracy = "-" if trial.map_11pt is None else f"{trial.map_11pt:.4f}"
     return (
-        f"trial {trial.number + 1:>3}/{num_trials}  mAP {accuracy} (best {best:.4f})"
+        f"trial {trial.number:<3} mAP {accuracy} (best {best:.4f})"
         f"  {trial.state:<8} after {trial.epochs} epochs  {values}"
     )
 

@@ -32,8 +32,9 @@ from ssd_dist.experiment import TrialState as RecordState
 
 _STUDY_NAME = "ssd_dist"
 # User attributes of the study's trials.
-_LATEST, _LATEST_EPOCH, _BEST = "latest_checkpoint", "latest_epoch", "checkpoint"
-_ERROR, _DIVERGED = "error", "diverged"
+_LATEST, _LATEST_EPOCH = "latest_checkpoint", "latest_epoch"
+_BEST, _BEST_MAP = "checkpoint", "map_11pt"
+_ERROR, _DIVERGED, _PRUNED = "error", "diverged", "pruned"
 
 
 def open_study(path: Path, config: Config) -> optuna.Study:
@@ -42,17 +43,8 @@ def open_study(path: Path, config: Config) -> optuna.Study:
     TPE proposes (multivariate, seeded, aware of the trials under way); ASHA (asynchronous
     successive halving) stops. The configuration's own values are the first point to try.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = config.search
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=config.seed,
-            multivariate=True,
-            constant_liar=True,
-            # Ten random trials first, Optuna's default, would be all of a short search.
-            n_startup_trials=min(10, max(3, search.trials // 3)),
-        )
     pruner = optuna.pruners.SuccessiveHalvingPruner(
         min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
     )
@@ -60,11 +52,21 @@ def open_study(path: Path, config: Config) -> optuna.Study:
         storage=f"sqlite:///{path}",
         study_name=_STUDY_NAME,
         direction="maximize",
-        sampler=sampler,
         pruner=pruner,
         load_if_exists=True,
     )
-    if not study.get_trials(deepcopy=False):
+    num_trials = len(study.get_trials(deepcopy=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(
+            # After a restart the same seed would draw the same random trials once more.
+            seed=config.seed + num_trials,
+            multivariate=True,
+            constant_liar=True,
+            # Ten random trials first, Optuna's default, would be all of a short search.
+            n_startup_trials=min(10, max(3, search.trials // 3)),
+        )
+    if num_trials == 0:
         first = {name: value_at(config, name) for name in search.space}
         if all(_inside(first[name], values) for name, values in search.space.items()):
             study.enqueue_trial(first)
@@ -92,19 +94,21 @@ def trial_records(study: optuna.Study) -> list[TrialRecord]:
     return [_record(t) for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
 
 
-def num_finished(study: optuna.Study, config: Config) -> int:
-    """Trials that need no more work.
-
-    One whose last epoch's checkpoint was stored before the driver was killed needs none either: it
-    is closed here.
-    """
-    for trial in study.get_trials(deepcopy=False):
-        if (
-            trial.state == TrialState.RUNNING
-            and trial.user_attrs.get(_LATEST_EPOCH) == config.epochs
-        ):
-            study.tell(trial.number, max(_values(trial)))
+def num_finished(study: optuna.Study) -> int:
+    """Trials that need no more work."""
     return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+
+
+def close_finished(study: optuna.Study, config: Config) -> None:
+    """Closes the trials that had ended when the driver was killed, but were not told so: stopped by
+    the pruner, diverged, or with the checkpoint of their last epoch stored."""
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state != TrialState.RUNNING:
+            continue
+        if trial.user_attrs.get(_LATEST_EPOCH) == config.epochs:
+            study.tell(trial.number, max(_values(trial)))
+        elif _PRUNED in trial.user_attrs and trial.intermediate_values:
+            study.tell(trial.number, state=TrialState.PRUNED)
 
 
 class StudySearcher(Searcher):
@@ -130,14 +134,17 @@ class StudySearcher(Searcher):
         """The next trial: its number, its parameters, and the checkpoint that it goes on from."""
         if self._interrupted:
             trial = self._interrupted.pop(0)
+            for name, distribution in self._distributions.items():
+                trial._suggest(name, distribution)  # draws only what a kill left undrawn
         else:
             trial = self._study.ask(fixed_distributions=self._distributions)
         trial.set_user_attr("ray_trial_id", trial_id)
         self._trials[trial_id] = trial
+        latest = trial.user_attrs.get(_LATEST)
         return {
             "number": trial.number,
             "parameters": trial.params,
-            "resume": trial.user_attrs.get(_LATEST),
+            "resume": latest if latest is not None and Path(latest).is_dir() else None,
         }
 
     def record(self, trial_id: str) -> TrialRecord:
@@ -149,37 +156,42 @@ class StudySearcher(Searcher):
         trial = self._trials[trial_id]
         if _DIVERGED in result:
             trial.set_user_attr(_DIVERGED, result[_DIVERGED])
+            if not self._frozen(trial).intermediate_values:
+                trial.report(0.0, 1)
+            trial.set_user_attr(_PRUNED, True)
             return True
-        trial.report(result["map_11pt"], int(result["epoch"]))
+        epoch = int(result["epoch"])
+        if epoch not in self._frozen(trial).intermediate_values:  # told once more after a kill
+            trial.report(result["map_11pt"], epoch)
         if "checkpoint_path" in result:  # a trial of several workers has stored it already
             self.keep(trial_id, result["checkpoint_path"], result)
         # After its last epoch a trial is complete, whatever the pruner thinks of it.
-        return int(result["epoch"]) < self._num_epochs and bool(trial.should_prune())
+        stop = epoch < self._num_epochs and trial.should_prune()
+        if stop:
+            trial.set_user_attr(_PRUNED, True)
+        return stop
 
     def keep(self, trial_id: str, checkpoint: str, result: Mapping[str, Any]) -> None:
         """Enters where the checkpoint of the epoch `result` was stored."""
         trial = self._trials[trial_id]
         trial.set_user_attr(_LATEST, checkpoint)
         trial.set_user_attr(_LATEST_EPOCH, int(result["epoch"]))
-        values = _values(self._frozen(trial))
-        if result["map_11pt"] >= max(values, default=-math.inf):
+        # Compared with what has a checkpoint: a value whose checkpoint was lost is no result.
+        if result["map_11pt"] >= trial.user_attrs.get(_BEST_MAP, -math.inf):
             trial.set_user_attr(_BEST, checkpoint)
+            trial.set_user_attr(_BEST_MAP, result["map_11pt"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Closes the study's trial: complete, pruned, diverged (told to the sampler as a pruned
-        trial of value 0: a bad place, not an accident) or failed."""
+        """Closes the study's trial: complete, pruned, failed, or diverged, which the sampler learns
+        as pruned (at 0, if it had finished no epoch): a bad place, not an accident."""
         trial = self._trials[trial_id]
         frozen = self._frozen(trial)
         if frozen.state.is_finished():
             return
         values = _values(frozen)
-        if _DIVERGED in frozen.user_attrs:
-            if not values:
-                trial.report(0.0, 1)
-            self._study.tell(trial, state=TrialState.PRUNED)
-        elif error or not values:
+        if error or not values:
             self._study.tell(trial, state=TrialState.FAIL)
         elif self._num_epochs in frozen.intermediate_values:
             self._study.tell(trial, max(values))
@@ -213,6 +225,11 @@ class StudyScheduler(FIFOScheduler):
         stop = self._searcher.report(trial.trial_id, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Notes why a trial failed, while the study still takes notes of it."""
+        reason = str(trial.get_error() or "").strip().splitlines()
+        self._searcher.fail(trial.trial_id, reason[-1] if reason else "no message")
+
 
 class CheckpointRecorder(Callback):
     """Tells the study where each epoch's checkpoint was stored."""
@@ -233,7 +250,7 @@ def _values(trial: FrozenTrial) -> list[float]:
 
 def _record(trial: FrozenTrial) -> TrialRecord:
     diverged = trial.user_attrs.get(_DIVERGED)
-    values = () if diverged else tuple(_values(trial))
+    values = tuple(_values(trial))
     states: dict[TrialState, RecordState] = {
         TrialState.COMPLETE: "complete",
         TrialState.PRUNED: "pruned",
@@ -244,7 +261,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         number=trial.number,
         state=state,
         parameters=dict(trial.params),
-        map_11pt=max(values, default=None),
+        map_11pt=None if diverged else trial.user_attrs.get(_BEST_MAP),
         epochs=len(values),
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
         curve=values,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -20,11 +20,11 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from ssd_dist.config import Config, from_mapping, to_mapping
-from ssd_dist.distributed.cluster import Cluster, check_fits, connect, worker_resources
-from ssd_dist.distributed.progress import ProgressBoard, follow_training
+from ssd_dist.distributed.cluster import Cluster, check_fits, connect, silence, worker_resources
+from ssd_dist.distributed.progress import follow_training, start_board
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.experiment import check_start, finish_experiment, start_experiment
-from ssd_dist.terminal import Terminal, shown
+from ssd_dist.terminal import JobFailedError, Terminal, shown
 from ssd_dist.training import prepare
 
 MAX_WORKER_FAILURES = 3
@@ -66,26 +66,28 @@ def run_training(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: what was asked for can't be; nothing was
             started.
-        RuntimeError: the training failed; its message holds the reason.
+        JobFailedError: the training failed or diverged.
     """
     check_start(folder, "train", config, data, resume=resume)
     terminal.introduce(prepare(config, data))
     cluster = connect(terminal)
-    num_workers = num_workers or min(cluster.num_slots, config.global_batch_size)
-    check_fits(cluster, num_trials=1, workers_per_trial=num_workers)
-    check_batch(config, num_workers)
+    if num_workers is None:
+        num_workers = min(cluster.num_slots, config.global_batch_size)
+    check_fits(cluster, config, num_trials=1, workers_per_trial=num_workers)
     terminal.line(f"training on {num_workers} {cluster.device} worker(s), in {shown(folder)}")
     start_experiment(folder, "train", config, data)
 
-    board = ProgressBoard.remote()  # type: ignore[attr-defined]
+    board = start_board()
     trainer = build_trainer(
         config, data, folder, "ray", cluster, num_workers=num_workers, progress=board
     )
-    with follow_training(board, terminal, config.epochs), contextlib.redirect_stdout(None):
+    with follow_training(board, terminal, config.epochs), silence():
         try:
             result = trainer.fit()
         except Exception as error:
-            raise RuntimeError(f"the training failed: {root_cause(error)}") from error
+            raise JobFailedError(f"the training failed: {root_cause(error)}") from error
+    if (reason := ray.get(board.divergence.remote())) is not None:
+        raise JobFailedError(f"the training diverged: {reason}")
     kept = result.best_checkpoints or []
     best, metrics = max(kept, key=lambda pair: pair[1]["map_11pt"])
     path = finish_experiment(folder, config, metrics["map_11pt"], Path(best.path))
@@ -109,6 +111,7 @@ def build_trainer(
     request = {
         "config": to_mapping(config),
         "data": data,
+        "device_type": cluster.device,
         "progress": progress,
         "resume": resume,
     }
@@ -132,22 +135,16 @@ def build_trainer(
     )
 
 
-def check_batch(config: Config, num_workers: int) -> None:
-    """Raises ValueError if a worker would be left without a picture in every step."""
-    if num_workers > config.global_batch_size:
-        raise ValueError(
-            f"{num_workers} workers can't share a global batch of {config.global_batch_size} "
-            "pictures: raise global_batch_size or ask for fewer workers"
-        )
-
-
 def root_cause(error: BaseException) -> str:
-    """The user's part of an error that Ray wrapped: its innermost cause, without the trace."""
+    """The user's part of an error that Ray wrapped: its innermost cause, without the trace.
+
+    Of several workers' errors a plain one tells more than the broken connections of the others.
+    """
     while True:
         inner = getattr(error, "cause", None) or error.__cause__
         failures = getattr(error, "worker_failures", None)
         if failures:
-            inner = next(iter(failures.values()))
+            inner = min(failures.values(), key=lambda failure: "onnection" in str(failure))
         if not isinstance(inner, BaseException) or inner is error:
             break
         error = inner
@@ -168,6 +165,7 @@ def _train_worker(request: dict[str, Any]) -> None:
             from_mapping(request["config"]),
             request["data"],
             report_epoch,
+            device_type=request["device_type"],
             scratch=Path(scratch),
             resume=Path(resume) if resume is not None else None,
             progress=request["progress"],

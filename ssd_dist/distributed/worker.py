@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 
 from ssd_dist.config import Config
-from ssd_dist.engine import Worker
+from ssd_dist.engine import NonFiniteLossError, Worker
 from ssd_dist.training import EpochReport, train
 
 _PROGRESS_INTERVAL_S = 0.5
 
 
-def this_worker() -> Worker:
+def this_worker(device_type: str) -> Worker:
     """This process as torch sees it: its rank, the group's size, its device.
 
-    Takes the threads that Ray granted: one a CPU core, as more processes of one thread train
-    faster than fewer with more.
+    `device_type` is what was reserved for it, `cuda` or `cpu`; a GPU that is merely there is not
+    its own. Takes the threads that Ray granted: one a CPU core, as more processes of one thread
+    train faster than fewer with more.
     """
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]))
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device_type)
     if not dist.is_initialized():
         return Worker(device=device)
     if device.type == "cuda":
@@ -41,6 +44,7 @@ def train_and_report(
     data: str,
     report: Callable[[dict[str, Any], Path | None], None],
     *,
+    device_type: str,
     scratch: Path,
     resume: Path | None,
     progress: Any = None,
@@ -51,12 +55,14 @@ def train_and_report(
         config: the whole configuration.
         data: a VOC root, or `synthetic`.
         report: takes the metrics and the folder of the checkpoint, None on all workers but the
-            first; it has stored the folder when it returns.
+            first; it has stored the folder when it returns. A training that diverges ends with a
+            last report that says why, under the key `diverged`.
+        device_type: `cuda` or `cpu`.
         scratch: where a checkpoint is written before it is stored; on a local disk.
         resume: the checkpoint to go on from.
         progress: handle of a Progress actor.
     """
-    worker = this_worker()
+    worker = this_worker(device_type)
 
     def on_epoch(epoch: EpochReport) -> None:
         if worker.rank > 0:
@@ -67,15 +73,24 @@ def train_and_report(
         folder = scratch / f"epoch_{int(epoch.metrics['epoch']):04d}"
         epoch.save(folder)
         report(epoch.metrics, folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
-    train(
-        config,
-        data,
-        worker,
-        on_epoch,
-        resume=resume,
-        on_step=_throttled(progress) if progress is not None and worker.rank == 0 else None,
-    )
+    shown = progress is not None and worker.rank == 0
+    try:
+        train(
+            config,
+            data,
+            worker,
+            on_epoch,
+            resume=resume,
+            on_step=_throttled(progress) if shown else None,
+        )
+    except NonFiniteLossError as error:
+        # Every worker sees the same gradient, so all end here together. A report and not an error:
+        # Ray would take the worker for lost and start the training again.
+        if shown:
+            ray.get(progress.push_divergence.remote(str(error)))
+        report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None)
 
 
 def _throttled(progress: Any) -> Callable[[int, int], None]:

@@ -6,10 +6,11 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers import Format
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
@@ -29,27 +30,36 @@ TORCHVISION_DETECTORS = {
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of a timm model through 1x1 convolutions, then stride-2 maps down to a few cells.
+    """Maps of a timm model through 1x1 convolutions, then stride-2 maps down to a few cells; each
+    of the backbone's maps added to the next finer one where `top_down`.
 
     The new layers of a plain SSD carry no batch norm, so that they train alike with every choice
     of `norm`; the depthwise ones of SSDLite do, as in MobileNetV2.
     """
 
-    def __init__(self, features: Any, num_channels: int, num_extra_maps: int, lite: bool) -> None:
+    def __init__(
+        self,
+        features: Any,
+        num_channels: int,
+        num_extra_maps: int,
+        *,
+        lite: bool,
+        top_down: bool,
+    ) -> None:
         super().__init__()
+        self.top_down = top_down
         self.features = features  # Any: timm's type says nothing of feature_info
         self.permuted = _format(features) is Format.NHWC
+        # Without an activation, as in FPN: behind a ReLU the coarsest map died on BCCD (1 % of it
+        # above 0), and large objects were never found again.
         self.neck = nn.ModuleList(
-            Conv2dNormActivation(channels, num_channels, kernel_size=1, norm_layer=None)
+            nn.Conv2d(channels, num_channels, kernel_size=1)
             for channels in features.feature_info.channels()
         )
         downsample = _separable_stride_2 if lite else _plain_stride_2
         self.extra = nn.ModuleList(downsample(num_channels) for _ in range(num_extra_maps))
-        for module in (*self.neck.modules(), *self.extra.modules()):
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        _initialise(self.neck, "linear")
+        _initialise(self.extra, "relu")
 
     @torch.no_grad()
     def scale_neck(self, images: Tensor) -> None:
@@ -63,8 +73,7 @@ class FeaturePyramid(nn.Module):
         was_training = self.training
         self.eval()
         for features, lateral in zip(self.features(images), self.neck, strict=True):
-            convolution = next(m for m in lateral.modules() if isinstance(m, nn.Conv2d))
-            convolution.weight /= features.square().mean().sqrt().clamp(min=1e-6)
+            lateral.weight /= features.square().mean().sqrt().clamp(min=1e-6)
         self.train(was_training)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -72,9 +81,21 @@ class FeaturePyramid(nn.Module):
         maps = []
         for features, lateral in zip(self.features(images), self.neck, strict=True):
             maps.append(lateral(features.permute(0, 3, 1, 2) if self.permuted else features))
+        if self.top_down:
+            for finer in range(len(maps) - 2, -1, -1):
+                above = F.interpolate(maps[finer + 1], size=maps[finer].shape[-2:])
+                maps[finer] = maps[finer] + above
         for downsample in self.extra:
             maps.append(downsample(maps[-1]))
         return maps
+
+
+def _initialise(layers: nn.Module, nonlinearity: Literal["linear", "relu"]) -> None:
+    for module in layers.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity=nonlinearity)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def build_timm_backbone(config: ModelConfig) -> FeaturePyramid:
@@ -88,7 +109,11 @@ def build_timm_backbone(config: ModelConfig) -> FeaturePyramid:
     last_size = shape[1] if _format(features) is Format.NHWC else shape[2]
     num_extra_maps = _num_extra_maps(last_size, config.num_extra_maps)
     return FeaturePyramid(
-        features, config.neck_channels, num_extra_maps, config.architecture == "ssdlite"
+        features,
+        config.neck_channels,
+        num_extra_maps,
+        lite=config.architecture == "ssdlite",
+        top_down=config.top_down,
     )
 
 
@@ -201,7 +226,10 @@ def _format(features: nn.Module) -> Format:
 
 
 def _plain_stride_2(num_channels: int) -> nn.Module:
-    return Conv2dNormActivation(num_channels, num_channels, stride=2, norm_layer=None)
+    # SiLU lets a little gradient through everywhere, so that no map can die.
+    return Conv2dNormActivation(
+        num_channels, num_channels, stride=2, norm_layer=None, activation_layer=nn.SiLU
+    )
 
 
 def _separable_stride_2(num_channels: int) -> nn.Module:

@@ -11,7 +11,7 @@ from ssd_dist.analysis.complexity import count_complexity
 from ssd_dist.analysis.timing import time_inference
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import to_mapping
-from ssd_dist.engine import Worker
+from ssd_dist.engine import Worker, place
 from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
 from ssd_dist.experiment import TrialRecord
 from ssd_dist.model.ssd import build_model
@@ -60,7 +60,7 @@ def evaluate_checkpoint(
     dataset = open_dataset(config, data, split, class_names=class_names)
     model = build_model(config.model, len(class_names), load_weights=False)
     model.load_state_dict(checkpoint.weights)
-    model.to(device)
+    place(model, config, device)
 
     detections = predict_split(model, dataset, config, Worker(device=device))
     result = evaluate_voc(dataset.split.annotations, detections, class_names)

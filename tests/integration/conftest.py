@@ -90,6 +90,8 @@ def environment(tmp_path_factory) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     return {
         **inherited,
+        # As an activated virtual environment: a submitted job asks for `python`.
+        "PATH": os.pathsep.join([str(RAY.parent), os.environ["PATH"]]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(_token(folder)),
         "SSD_DIST_CACHE": str(folder / "cache"),
@@ -127,7 +129,7 @@ def ray_server(environment, tmp_path_factory):
     # Ray's sockets have to fit into 107 characters, so not below pytest's own folders.
     folder = Path("/tmp") / f"ssd_dist_ray_{os.getpid()}"
     gcs, dashboard = _free_ports(2)
-    low = 20000 + os.getpid() % 200 * 100
+    low = 20000 + os.getpid() % 100 * 100
     command = [
         str(RAY), "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={folder}",
         f"--dashboard-port={dashboard}", "--num-cpus=2", "--num-gpus=0",
@@ -139,7 +141,8 @@ def ray_server(environment, tmp_path_factory):
         head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=ROOT)
     address = f"127.0.0.1:{gcs}"
     try:
-        _wait_until(lambda: _answers(address, environment), 90, lambda: log.read_text())
+        _wait_until(lambda: _answers(address, environment), 90, log.read_text)
+        _wait_until(lambda: _listens(dashboard), 60, log.read_text)
         yield RayServer(
             environment={**environment, "RAY_ADDRESS": address},
             dashboard=f"http://127.0.0.1:{dashboard}",
@@ -205,6 +208,11 @@ def _answers(address: str, environment: dict[str, str]) -> bool:
     return (
         subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
     )
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_ports(count: int) -> list[int]:

@@ -132,16 +132,6 @@ def test_last_incomplete_global_batch_is_left_out(dataset):
     assert len(set(order(list(batches)))) == 20
 
 
-def test_resumed_epoch_goes_on_where_it_stopped(dataset):
-    arguments = {"epoch": 1, "global_batch_size": 6, "rank": 1, "world_size": 2}
-    whole = list(training_batches(dataset, **arguments))
-    rest = training_batches(dataset, **arguments, start_step=2)
-    assert len(rest) == len(whole) - 2 == 1
-    for a, b in zip(whole[2:], rest, strict=True):
-        assert_same(a, b)
-    assert list(training_batches(dataset, **arguments, start_step=3)) == []
-
-
 def test_loader_processes_change_nothing(dataset):
     arguments = {"epoch": 1, "global_batch_size": 8, "rank": 0, "world_size": 1}
     inline = list(training_batches(dataset, **arguments))

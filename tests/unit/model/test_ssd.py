@@ -1,6 +1,7 @@
 """The detectors: equal to torchvision's, alike over every backbone, and well started."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -216,3 +217,20 @@ def test_what_does_not_fit_is_refused_in_one_sentence(changes, message):
 def test_no_classes_are_refused():
     with pytest.raises(ValueError, match="at least one class"):
         build_model(SMALL, num_classes=0)
+
+
+@torch.no_grad()
+def test_top_down_adds_each_map_enlarged_to_the_finer_one():
+    plain = build_model(SMALL, num_classes=3).eval()
+    added = build_model(dataclasses.replace(SMALL, top_down=True), num_classes=3).eval()
+    added.load_state_dict(plain.state_dict())
+    images = random_images(1, 64).float()
+    fine, middle, coarse, *_ = plain.backbone(images)
+    fine_added, middle_added, coarse_added, *_ = added.backbone(images)
+
+    def enlarged(maps):
+        return maps.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    torch.testing.assert_close(coarse_added, coarse)
+    torch.testing.assert_close(middle_added, middle + enlarged(coarse))
+    torch.testing.assert_close(fine_added, fine + enlarged(middle + enlarged(coarse)))
