@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from ssd_dist.config import Config, load_config, replace_at
+from ssd_dist.config import load_config, replace_at
 from ssd_dist.distributed.train import run_training
 from ssd_dist.experiment import anchored, storage_folder
 from ssd_dist.terminal import Terminal, run_job, shown
@@ -22,8 +22,8 @@ from ssd_dist.terminal import Terminal, run_job, shown
 class Arguments:
     """Train one SSD, data-parallel on Ray. With no flags: on the embedded synthetic pictures."""
 
-    config: Path | None = None
-    """YAML file (see configs/); without it, the built-in defaults."""
+    config: Path = Path(__file__).parents[1] / "configs" / "demo.yaml"
+    """YAML file; those in configs/ tell what they cost and reach."""
     data: str = "synthetic"
     """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
     storage: str = "runs"
@@ -49,7 +49,7 @@ class Arguments:
 
 def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → configuration → one training."""
-    config = load_config(arguments.config) if arguments.config else Config()
+    config = load_config(arguments.config)
     given = {
         field: getattr(arguments, field)
         for field in ("epochs", "alpha", "l2_lambda", "lr", "seed")

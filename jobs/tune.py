@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from ssd_dist.config import Config, load_config, replace_at
+from ssd_dist.config import load_config, replace_at
 from ssd_dist.distributed.search import run_search
 from ssd_dist.experiment import anchored, storage_folder
 from ssd_dist.terminal import Terminal, format_value, run_job, shown
@@ -23,8 +23,8 @@ class Arguments:
     """Search the hyperparameters of an SSD: Ray Tune runs the trials, Optuna proposes them (TPE)
     and stops the weak ones early (ASHA). With no flags: on the embedded synthetic pictures."""
 
-    config: Path | None = None
-    """YAML file (see configs/) with the search space; without it, the built-in defaults."""
+    config: Path = Path(__file__).parents[1] / "configs" / "demo.yaml"
+    """YAML file with the search space; those in configs/ tell what they cost and reach."""
     data: str = "synthetic"
     """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
     storage: str = "runs"
@@ -48,7 +48,7 @@ class Arguments:
 
 def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → configuration → one search."""
-    config = load_config(arguments.config) if arguments.config else Config()
+    config = load_config(arguments.config)
     given = {
         field: getattr(arguments, field)
         for field in ("epochs", "seed")

@@ -60,6 +60,9 @@ class ModelConfig:
     weights: str = "none"
     """`none`, `imagenet` (the backbone; from an installed package or the hub), `coco` (of
     torchvision's detectors, from the hub), or a file (.pth, .safetensors) or checkpoint folder."""
+    frozen_stride: Annotated[int, Field(ge=0)] = 0
+    """Layers whose output has at most this stride keep their first weights: the early layers, whose
+    large maps take most of the time, are general enough after ImageNet. 0: all layers train."""
     object_probability: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Probability of an object at every prior before training: sets the background bias."""
 
@@ -132,6 +135,9 @@ class PostprocessConfig:
     """Highest-scoring (prior, class) pairs of an image that enter non-maximum suppression."""
     max_detections: Count = 200
     """Detections kept of an image."""
+    mirror: Literal["none", "horizontal", "both"] = "none"
+    """Averages the network's output over the picture's mirror images: steadier where left and right
+    (`both`: and up and down) mean nothing, at twice (four times) the time."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ssd_dist.config import Config, OptimizerConfig
+from ssd_dist.model.mirror import averaged_output
 from ssd_dist.model.ssd import SSD
 from ssd_dist.ops.loss import l2_weights, multibox_loss, multibox_sums
 from ssd_dist.ops.matching import match_priors
@@ -213,6 +214,16 @@ def laid_out(images: Tensor, config: Config) -> Tensor:
 
 
 @torch.inference_mode()
+def detect_in(model: SSD, images: Tensor, config: Config) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """(B, 3, S, S) images on the model's device → the relative boxes, labels and scores of each."""
+    options = asdict(config.postprocess)
+    mirror = options.pop("mirror")
+    with autocast(config, images.device):
+        loc, conf = averaged_output(model, laid_out(images, config), mirror)
+    return detect(loc, conf, model.priors_cxcywh, **options)
+
+
+@torch.inference_mode()
 def predict(
     model: SSD,
     batches: Iterable[Batch],
@@ -225,13 +236,9 @@ def predict(
     `annotations[i]` describes the picture at position i of the split.
     """
     model.eval()
-    options = asdict(config.postprocess)
     found = []
     for batch in batches:
-        images = laid_out(batch.images.to(device, non_blocking=True), config)
-        with autocast(config, device):
-            loc, conf = model(images)
-        detections = detect(loc, conf, model.priors_cxcywh, **options)
+        detections = detect_in(model, batch.images.to(device, non_blocking=True), config)
         for index, (boxes, labels, scores) in zip(batch.indices.tolist(), detections, strict=True):
             annotation = annotations[index]
             size = torch.tensor([annotation.width, annotation.height] * 2, dtype=torch.float32)

@@ -36,6 +36,7 @@ from ssd_dist.engine import (
     train_epoch,
 )
 from ssd_dist.evaluation.voc_ap import evaluate_voc
+from ssd_dist.model.mirror import mirrored_order
 from ssd_dist.model.ssd import build_model
 from ssd_dist.ops.loss import l2_term, l2_weights
 from ssd_dist.structures import Detections
@@ -196,7 +197,9 @@ def prepare(config: Config, data: str) -> Preparation:
     class_names = train_data.split.class_names
     val_data = open_dataset(config, data, config.data.val_split, class_names=class_names)
     steps_per_epoch(len(train_data), config.global_batch_size)
-    build_model(config.model, len(class_names))
+    model = build_model(config.model, len(class_names))
+    if config.postprocess.mirror != "none":
+        mirrored_order(model, axis=0)
     problems = dict.fromkeys((*train_data.split.problems, *val_data.split.problems))
     return Preparation(class_names, len(train_data), len(val_data), tuple(problems))
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssd_dist.config import Config
-from ssd_dist.engine import autocast, laid_out
+from ssd_dist.engine import detect_in
 from ssd_dist.model.ssd import SSD
-from ssd_dist.ops.postprocess import detect
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +47,10 @@ def time_inference(
     if not images:
         raise ValueError("timing needs at least one picture")
     model.eval()
-    options = asdict(config.postprocess)
 
     def run(image: Tensor) -> float:
         started = time.perf_counter()
-        with torch.inference_mode(), autocast(config, device):
-            loc, conf = model(laid_out(image.unsqueeze(0).to(device), config))
-            detect(loc, conf, model.priors_cxcywh, **options)
+        detect_in(model, image.unsqueeze(0).to(device), config)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (time.perf_counter() - started) * 1000

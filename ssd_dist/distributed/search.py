@@ -24,7 +24,7 @@ from ssd_dist.distributed.study import (
     trial_records,
 )
 from ssd_dist.distributed.train import build_trainer
-from ssd_dist.distributed.worker import train_and_report
+from ssd_dist.distributed.worker import return_memory, train_and_report
 from ssd_dist.experiment import (
     TrialRecord,
     check_start,
@@ -161,6 +161,7 @@ def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> Search
 
 def _run_trial(suggestion: Mapping[str, Any], request: Mapping[str, Any]) -> None:
     """One trial: a training in this process, or, with several workers, a Ray Train run."""
+    return_memory()
     config = replace_at(from_mapping(request["config"]), suggestion["parameters"])
     if request["num_workers"] == 1:
         _train_here(config, suggestion, request)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import shutil
 import time
@@ -91,6 +94,14 @@ def train_and_report(
         if shown:
             ray.get(progress.push_divergence.remote(str(error)))
         report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None)
+
+
+def return_memory() -> None:
+    """Gives back to the system what an earlier trial in this process left: its models, and the
+    freed memory that the C library keeps (600 MB after a trial on BCCD)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _throttled(progress: Any) -> Callable[[int, int], None]:

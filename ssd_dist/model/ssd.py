@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,30 @@ def build_model(config: ModelConfig, num_classes: int, *, load_weights: bool = T
                 config.norm,
             )
     apply_norm(model, config.norm)
+    freeze_early_layers(model.backbone, config)
     return model
+
+
+def freeze_early_layers(backbone: nn.Module, config: ModelConfig) -> None:
+    """Takes the layers of stride `config.frozen_stride` and less out of training.
+
+    Strides grow on the way through a backbone, so the backward pass ends at the first layer that
+    trains.
+    """
+    early: list[nn.Module] = []
+
+    def look_at(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.ndim == 4 and output.shape[-2] * config.frozen_stride >= config.image_size:
+            early.append(module)
+
+    features = cast(nn.Module, backbone.features)  # without the new layers behind it
+    layers = [m for m in features.modules() if any(True for _ in m.parameters(recurse=False))]
+    hooks = [layer.register_forward_hook(look_at) for layer in layers]
+    meta_outputs(backbone, config.image_size)
+    for hook in hooks:
+        hook.remove()
+    for module in early:
+        module.requires_grad_(False)
 
 
 def _timm_ssd(config: ModelConfig, num_classes: int) -> SSD:

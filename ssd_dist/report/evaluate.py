@@ -71,6 +71,7 @@ def evaluate_checkpoint(
         "num_threads": torch.get_num_threads(),
         "batch_size": 1,
         "num_pictures": len(pictures),
+        "mirror": config.postprocess.mirror,
         "measured": "network, decoding and NMS, picture in memory",
     }
     architecture = config.model.architecture
@@ -89,7 +90,7 @@ def evaluate_checkpoint(
                 "lr": config.lr,
             },
             checkpoint=str(checkpoint_folder),
-            data_name=data,
+            data_name=Path(data).name,
             data_fingerprint=dataset.split.fingerprint,
             split=split,
             class_names=class_names,
@@ -99,7 +100,7 @@ def evaluate_checkpoint(
             read_image=dataset.split.read_image,
             complexity=count_complexity(model, config.model.image_size).to_json(),
             timing=timing,
-            provenance=provenance(),
+            provenance={**provenance(), "data": data},
             validation_map_11pt=checkpoint.metrics.get("map_11pt"),
             leaderboard=trials,
             training_curve=checkpoint.history,

@@ -234,3 +234,23 @@ def test_top_down_adds_each_map_enlarged_to_the_finer_one():
     torch.testing.assert_close(coarse_added, coarse)
     torch.testing.assert_close(middle_added, middle + enlarged(coarse))
     torch.testing.assert_close(fine_added, fine + enlarged(middle + enlarged(coarse)))
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_early_layers_keep_their_weights_and_get_no_gradient(norm):
+    config = dataclasses.replace(SMALL, norm=norm, frozen_stride=4)
+    model = build_model(config, num_classes=3)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    # ResNet-18: its stem and first stage have maps of a half and a quarter of the side.
+    early = ("backbone.features.conv1.", "backbone.features.bn1.", "backbone.features.layer1.")
+    expected = {name for name, _ in model.named_parameters() if name.startswith(early)}
+    assert frozen == expected
+    assert frozen
+    loc, conf = model(random_images(2, 64))
+    (loc.sum() + conf.sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (name in frozen), name
+
+
+def test_all_layers_train_unless_told_otherwise():
+    assert all(p.requires_grad for p in build_model(SMALL, num_classes=3).parameters())

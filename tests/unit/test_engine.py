@@ -1,0 +1,180 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from ssd_dist.config import Config, ModelConfig, OptimizerConfig
+from ssd_dist.data.cache import open_cache
+from ssd_dist.data.dataset import DetectionDataset, evaluation_batches, training_batches
+from ssd_dist.data.synthetic import synthetic_split
+from ssd_dist.engine import (
+    NonFiniteLossError,
+    Worker,
+    build_average,
+    build_optimizer,
+    learning_rate,
+    predict,
+    train_epoch,
+)
+from ssd_dist.evaluation.voc_ap import evaluate_voc
+from ssd_dist.model.ssd import build_model
+
+CPU = torch.device("cpu")
+CONFIG = Config(
+    lr=3e-3,
+    global_batch_size=8,
+    model=ModelConfig(
+        backbone="test_resnet.r160_in1k",
+        image_size=64,
+        feature_strides=(8, 16),
+        neck_channels=32,
+        num_extra_maps=0,
+        prior_scales=(0.2, 0.4),
+    ),
+    optimizer=OptimizerConfig(name="adamw"),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    split = synthetic_split("train", num_images=16)
+    return DetectionDataset(split, open_cache(split, 64, tmp_path_factory.mktemp("c")), 64, None, 0)
+
+
+@pytest.fixture
+def model(dataset):
+    torch.manual_seed(0)
+    return build_model(CONFIG.model, len(dataset.split.class_names))
+
+
+def batches(dataset, epoch=0):
+    return training_batches(dataset, epoch=epoch, global_batch_size=8, rank=0, world_size=1)
+
+
+def run_epoch(model, dataset, config=CONFIG, *, epoch=0, lr=None, **options):
+    optimizer = options.pop("optimizer", None) or build_optimizer(model, config)
+    return train_epoch(
+        model,
+        model,
+        optimizer,
+        batches(dataset, epoch),
+        config=config,
+        rate_at=lambda step: config.lr if lr is None else lr,
+        worker=Worker(CPU),
+        **options,
+    )
+
+
+def test_learning_rate_by_hand():
+    def rate(step, **changes):
+        options = {"peak": 1.0, "num_steps": 12, "warmup_steps": 4, "name": "cosine", **changes}
+        return learning_rate(step, **options)
+
+    assert [rate(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rate(8) == pytest.approx(0.5)
+    assert 0 < rate(11) < 0.04
+    assert rate(11, name="constant") == 1.0
+    assert rate(0, warmup_steps=0) == 1.0
+
+
+def test_only_weights_of_convolutions_decay(model):
+    decayed, others = build_optimizer(
+        model, dataclasses.replace(CONFIG, l2_lambda=0.3)
+    ).param_groups
+    assert decayed["weight_decay"] == pytest.approx(0.6)
+    assert others["weight_decay"] == 0
+    assert all(p.ndim == 4 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in others["params"])
+    count = len(decayed["params"]) + len(others["params"])
+    assert count == len(list(model.parameters()))
+
+
+def test_average_by_hand():
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = build_average(model, OptimizerConfig(ema_decay=0.15))
+    expected = None
+    for step, value in enumerate([1.0, 2.0, 4.0]):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.update_parameters(model)
+        # The first update copies; later ones decay by (1 + t) / (10 + t), at most 0.15.
+        decay = min(0.15, (1 + step) / (10 + step))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert average.module.weight.item() == pytest.approx(expected)
+    assert build_average(model, OptimizerConfig()) is None
+
+
+def test_training_fits_what_it_sees(model, dataset):
+    optimizer = build_optimizer(model, CONFIG)
+    losses = [
+        run_epoch(model, dataset, epoch=epoch, optimizer=optimizer).loss for epoch in range(60)
+    ]
+    assert losses[-1] < losses[0] / 5
+    annotations = dataset.split.annotations
+    found = predict(
+        model,
+        evaluation_batches(dataset, batch_size=5, rank=0, world_size=1),
+        annotations,
+        CONFIG,
+        CPU,
+    )
+    assert [d.image_id for d in found] == [a.image_id for a in annotations]
+    assert evaluate_voc(annotations, found, dataset.split.class_names).map_11pt > 0.8
+    for annotation, detections in zip(annotations, found, strict=True):
+        size = np.array([annotation.width, annotation.height] * 2)
+        assert (detections.boxes_xyxy >= 0).all()
+        assert (detections.boxes_xyxy <= size).all()
+
+
+def test_the_same_seed_trains_to_the_same_weights(dataset):
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model = build_model(CONFIG.model, len(dataset.split.class_names))
+        losses = run_epoch(model, dataset)
+        states.append((losses, model.state_dict()))
+    assert states[0][0] == states[1][0]
+    assert all(torch.equal(t, states[1][1][name]) for name, t in states[0][1].items())
+
+
+def test_the_logged_loss_is_eq_1(model, dataset):
+    losses = run_epoch(model, dataset, dataclasses.replace(CONFIG, alpha=2.5), lr=0.0)
+    assert losses.loss == pytest.approx(losses.loss_conf + 2.5 * losses.loss_loc)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(model, dataset):
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"step 0 .*lr 0\.003, pictures \["):
+        run_epoch(model, dataset)
+
+
+def test_steps_are_told(model, dataset):
+    steps = []
+    run_epoch(model, dataset, on_step=steps.append)
+    assert steps == [1, 2]
+
+
+def test_gradient_clipping_bounds_the_step(model, dataset):
+    before = [p.detach().clone() for p in model.parameters()]
+    clip = dataclasses.replace(CONFIG.optimizer, name="sgd", gradient_clip=1e-3, momentum=0.0)
+    config = dataclasses.replace(CONFIG, optimizer=clip, l2_lambda=0.0, lr=1.0)
+    run_epoch(model, dataset, config)
+    moved = sum((p - b).square().sum() for p, b in zip(model.parameters(), before, strict=True))
+    assert 0 < moved.sqrt().item() <= 2e-3 * 1.001  # two steps
+
+
+def test_pictures_without_objects_train(model):
+    split = synthetic_split("train", num_images=8)
+    nothing = tuple(
+        dataclasses.replace(
+            a, boxes_xyxy=a.boxes_xyxy[:0], labels=a.labels[:0], difficult=a.difficult[:0]
+        )
+        for a in itertools.islice(split.annotations, 8)
+    )
+    empty = dataclasses.replace(split, annotations=nothing)
+    dataset = DetectionDataset(empty, open_cache(split, 64), 64, None, 0)
+    losses = run_epoch(model, dataset)
+    assert losses.loss == 0
