@@ -1,12 +1,8 @@
 """What the integration tests share: a small data set of real files, and a Ray of their own."""
 
-import json
 import os
-import signal
 import socket
 import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -15,11 +11,10 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
+from running import RAY, ROOT, wait_until
 
 from ssd_dist.data.synthetic import synthetic_split
 
-ROOT = Path(__file__).parents[2]
-RAY = Path(sys.executable).parent / "ray"
 SPLIT_SIZES = {"train": 24, "val": 8, "test": 8}
 
 
@@ -141,8 +136,8 @@ def ray_server(environment, tmp_path_factory):
         head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=ROOT)
     address = f"127.0.0.1:{gcs}"
     try:
-        _wait_until(lambda: _answers(address, environment), 90, log.read_text)
-        _wait_until(lambda: _listens(dashboard), 60, log.read_text)
+        wait_until(lambda: _answers(address, environment), 90, log.read_text)
+        wait_until(lambda: _listens(dashboard), 60, log.read_text)
         yield RayServer(
             environment={**environment, "RAY_ADDRESS": address},
             dashboard=f"http://127.0.0.1:{dashboard}",
@@ -157,50 +152,6 @@ def ray_server(environment, tmp_path_factory):
                 continue
         psutil.wait_procs(doomed, timeout=20)
         subprocess.run(["rm", "-rf", str(folder)], check=False)
-
-
-def run_job(script: str, *arguments: object, env: dict[str, str], timeout: float = 240):
-    """`python jobs/<script> …` as a user types it; the finished process with its output."""
-    command = [sys.executable, f"jobs/{script}", *map(str, arguments)]
-    return subprocess.run(
-        command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-def start_job(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen:
-    """The same, not waited for; in a process group of its own."""
-    command = [sys.executable, f"jobs/{script}", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def kill(process: subprocess.Popen) -> None:
-    """kill -9, and wait."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-
-
-def wait_until(condition, timeout: float, what: str = "") -> None:
-    """Polls until `condition()` is true; fails the test after `timeout` seconds."""
-    _wait_until(condition, timeout, lambda: what)
-
-
-def read_json(path: Path):
-    return json.loads(path.read_text())
-
-
-def _wait_until(condition, timeout, explain) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"not within {timeout} s: {explain()}")
-        time.sleep(0.2)
 
 
 def _answers(address: str, environment: dict[str, str]) -> bool:

@@ -4,7 +4,7 @@ import subprocess
 
 import optuna
 import pytest
-from conftest import RAY, ROOT, kill, read_json, run_job, start_job, wait_until
+from running import RAY, ROOT, kill, read_json, run_job, start_job, wait_until
 
 from ssd_dist.checkpoint import load_checkpoint
 
@@ -66,7 +66,7 @@ def test_a_search_that_is_killed_and_resumed(tiny_config, voc_root, tmp_path, ra
     def one_is_finished():
         return study.exists() and any(s in ("COMPLETE", "PRUNED") for s in _states_or_none(study))
 
-    wait_until(one_is_finished, 150, "no trial finished")
+    wait_until(one_is_finished, 150, lambda: "no trial finished")
     kill(driver)
     before = {i: s for i, s in enumerate(states(study)) if s in ("COMPLETE", "PRUNED")}
     assert len(before) < 4, "the search was over before it was killed"
@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_an_epoch_at_most(tiny_config, voc_root, tmp_path,
     def checkpoints():
         return sorted((tmp_path / "k" / "ray").glob("checkpoint_*/checkpoint.json"))
 
-    wait_until(lambda: len(checkpoints()) > 1, 120, "no checkpoint")
+    wait_until(lambda: len(checkpoints()) > 1, 120, lambda: "no checkpoint")
     workers = ray_server.named("ray::RayTrainWorker")
     assert workers
     workers[0].kill()

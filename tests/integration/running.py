@@ -1,0 +1,54 @@
+"""How the integration tests run the jobs: as a user does, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RAY = Path(sys.executable).parent / "ray"
+
+
+def run_job(script: str, *arguments: object, env: dict[str, str], timeout: float = 240):
+    """`python jobs/<script> …` as a user types it; the finished process with its output."""
+    command = [sys.executable, f"jobs/{script}", *map(str, arguments)]
+    return subprocess.run(
+        command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def start_job(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen:
+    """The same, not waited for; in a process group of its own."""
+    command = [sys.executable, f"jobs/{script}", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """kill -9, and wait."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+def wait_until(condition, timeout: float, what) -> None:
+    """Polls until `condition()` is true; after `timeout` seconds fails with what `what()` says."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {timeout} s: {what()}")
+        time.sleep(0.2)
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text())
