@@ -82,6 +82,7 @@ def _fold(model: SSD) -> None:
             norm.weight,
             norm.bias,
         )
+        convolution.bias.requires_grad_(True)  # born from a buffer, it would not train
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _without_norm(norm))
     for folded, original in zip(model(images), before, strict=True):

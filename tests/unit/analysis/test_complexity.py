@@ -48,7 +48,7 @@ def test_layers_by_hand(model):
     assert (stem.kernel, stem.stride, stem.output_hw) == ((7, 7), (2, 2), (32, 32))
     assert stem.macs == 3 * 49 * 64 * 32 * 32
     assert stem.params == 3 * 49 * 64
-    neck = layers["backbone.neck.0.0"]
+    neck = layers["backbone.neck.0"]
     assert neck.macs == 256 * 96 * 4 * 4
     assert neck.params == 256 * 96 + 96
     scores = layers["head.classification_head.module_list.1"]

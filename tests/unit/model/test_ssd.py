@@ -252,5 +252,7 @@ def test_early_layers_keep_their_weights_and_get_no_gradient(norm):
         assert (parameter.grad is None) == (name in frozen), name
 
 
-def test_all_layers_train_unless_told_otherwise():
-    assert all(p.requires_grad for p in build_model(SMALL, num_classes=3).parameters())
+@pytest.mark.parametrize("norm", ["batch", "frozen", "none"])
+def test_all_layers_train_unless_told_otherwise(norm):
+    model = build_model(dataclasses.replace(SMALL, norm=norm), num_classes=3)
+    assert all(p.requires_grad for p in model.parameters())
