@@ -1,5 +1,6 @@
 """The three jobs as a user runs them: real processes, a real Ray, real files."""
 
+import os
 import subprocess
 
 import optuna
@@ -33,8 +34,9 @@ def states(study_path):
 
 
 def test_train_then_evaluate_without_a_running_ray(tiny_config, voc_root, tmp_path, environment):
-    """The job starts a Ray of its own, and ends it."""
-    done = run_job("train.py", *flags(tiny_config, voc_root, tmp_path, "a"), env=environment)
+    """The job starts a Ray of its own, and ends it; paths are taken from where it was typed."""
+    relative = os.path.relpath(voc_root, ROOT)
+    done = run_job("train.py", *flags(tiny_config, relative, tmp_path, "a"), env=environment)
     assert done.returncode == 0, done.stderr
     best = read_json(tmp_path / "a" / "best.json")
     assert {"alpha", "l2_lambda", "lr"} <= set(best["config"])
