@@ -169,8 +169,8 @@ def read_trials(folder: Path) -> list[TrialRecord] | None:
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Best first; trials without a value last."""
-    return sorted(trials, key=lambda t: -1.0 if t.map_11pt is None else t.map_11pt, reverse=True)
+    """Best first, of equals the earlier one; trials without a value last."""
+    return sorted(trials, key=lambda t: (t.map_11pt is None, -(t.map_11pt or 0.0), t.number))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import tune
 
-from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
+from ssd_dist.config import Config, SearchConfig, from_mapping, replace_at, to_mapping
 from ssd_dist.distributed.cluster import check_fits, connect, silence, worker_resources
 from ssd_dist.distributed.study import (
     CheckpointRecorder,
@@ -96,7 +96,7 @@ def run_search(
     if num_left > 0:
         searcher = StudySearcher(study, config)
         request = {
-            "config": to_mapping(dataclasses.replace(config, search=_NO_SEARCH)),
+            "config": to_mapping(dataclasses.replace(config, search=SearchConfig(space={}))),
             "data": data,
             "folder": str(folder),
             "cluster": cluster,
@@ -263,6 +263,3 @@ def trial_line(trial: TrialRecord, best: float) -> str:
         f"trial {trial.number:<3} mAP {accuracy} (best {best:.4f})"
         f"  {trial.state:<8} after {trial.epochs} epochs  {values}"
     )
-
-
-_NO_SEARCH = type(Config().search)(space={})

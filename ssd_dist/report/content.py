@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssd_dist.evaluation.voc_ap import VocResult
-from ssd_dist.experiment import TrialRecord
+from ssd_dist.experiment import TrialRecord, ranked
 from ssd_dist.structures import Annotation, Detections
 
 
@@ -67,7 +67,4 @@ class ReportContent:
 
     def trials_by_map(self) -> list[TrialRecord]:
         """The leaderboard, best first; trials that never validated come last."""
-        return sorted(
-            self.leaderboard or (),
-            key=lambda t: (t.map_11pt is None, -(t.map_11pt or 0.0), t.number),
-        )
+        return ranked(self.leaderboard or ())
