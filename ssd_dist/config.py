@@ -121,6 +121,9 @@ class OptimizerConfig:
     """Epochs (fractions allowed) over which the learning rate grows linearly from 0."""
     gradient_clip: Positive | None = 10.0
     """Largest norm of the gradient; null: no clipping."""
+    backbone_lr_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of the feature extractor relative to that of the layers after it: below 1 where
+    the one is pretrained and the others start from random weights."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the moving average of the weights that validation uses; 0: no average."""
 

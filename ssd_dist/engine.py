@@ -51,19 +51,27 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became infinite or not a number: the training can't go on."""
 
 
-def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+def build_optimizer(model: SSD, config: Config) -> torch.optim.Optimizer:
     """SGD or AdamW with Eq. 2 as weight decay: 2 lambda, on the weights of convolutions and linear
     layers alone.
+
+    Each group of parameters has an `lr_scale`: `backbone_lr_scale` for the feature extractor, 1 for
+    the layers that start from random weights.
 
     In SGD that is exactly the gradient of the L2 term; AdamW applies it beside its own scaling
     (decoupled), where it acts as the same pull of 2 lambda W times the learning rate.
     """
-    decayed = l2_weights(model)
-    known = {id(weight) for weight in decayed}
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    decayed = {id(weight) for weight in l2_weights(model)}
+    extractor = {id(p) for p in model.get_submodule("backbone.features").parameters()}
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            weight_decay = 2 * config.l2_lambda if id(parameter) in decayed else 0.0
+            lr_scale = config.optimizer.backbone_lr_scale if id(parameter) in extractor else 1.0
+            members.setdefault((weight_decay, lr_scale), []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": 2 * config.l2_lambda},
-        {"params": others, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay, "lr_scale": lr_scale}
+        for (weight_decay, lr_scale), parameters in members.items()
     ]
     momentum = config.optimizer.momentum
     if config.optimizer.name == "sgd":
@@ -136,7 +144,7 @@ def train_epoch(
     parameters = [p for p in model.parameters() if p.requires_grad]
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(step)
+            group["lr"] = rate_at(step) * group["lr_scale"]
         batch = batch.to(device)
         targets = match_priors(
             batch.boxes_xyxy,

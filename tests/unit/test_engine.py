@@ -91,6 +91,22 @@ def test_only_weights_of_convolutions_decay(model):
     assert count == len(list(model.parameters()))
 
 
+def test_the_pretrained_layers_learn_more_slowly(model, dataset):
+    optimizer_config = OptimizerConfig(name="adamw", backbone_lr_scale=0.25)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer_config, l2_lambda=0.3)
+    extractor = {id(parameter) for parameter in model.backbone.features.parameters()}
+    optimizer = build_optimizer(model, config)
+    run_epoch(model, dataset, config, optimizer=optimizer, lr=1e-3)
+    seen = []
+    for group in optimizer.param_groups:
+        inside = [id(parameter) in extractor for parameter in group["params"]]
+        assert all(inside) or not any(inside)
+        assert group["lr"] == pytest.approx(0.25e-3 if inside[0] else 1e-3)
+        seen += group["params"]
+    assert {id(p) for p in seen} == {id(p) for p in model.parameters()}
+    assert len(seen) == len({id(p) for p in seen})
+
+
 def test_average_by_hand():
     model = torch.nn.Linear(1, 1, bias=False)
     average = build_average(model, OptimizerConfig(ema_decay=0.15))
