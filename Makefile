@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-unit lint setup clean
+.PHONY: demo test test-unit bench lint setup clean
 
 setup: $(READY)
 
@@ -27,6 +27,11 @@ test: setup
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit
+
+# Side by side with other programs, in one run; they come with the extra `bench`.
+bench: setup
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/evaluation.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,11 +7,13 @@ ground-truth boxes of an image after padding, N boxes of one image, S side of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # evaluating other detectors' files needs no torch, which takes seconds to import
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

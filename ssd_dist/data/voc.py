@@ -13,22 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import defusedxml.ElementTree
 import numpy as np
-from defusedxml.common import DefusedXmlException
 from PIL import Image
 
+from ssd_dist.data.ground_truth import GroundTruth
+from ssd_dist.data.voc_xml import VocFile, read_voc_file
 from ssd_dist.structures import Annotation, Split
 
 _SPLITS_FOLDER = Path("ImageSets", "Main")
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +56,6 @@ class VocSplit(Split):
             raise ValueError(f"{path}: not readable as a picture: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _VocObject:
-    """An `<object>` as it stands in the file."""
-
-    class_name: str
-    box_xyxy: tuple[float, float, float, float]
-    difficult: bool
-
-
 def is_voc_root(root: Path) -> bool:
     """Whether `root` holds at least one split file."""
     return any((root / _SPLITS_FOLDER).glob("*.txt"))
@@ -91,29 +80,21 @@ def read_voc(root: str | Path, split: str, class_names: Sequence[str] | None = N
     coordinate that is not a finite number. Each names the file.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}")
     problems: list[str] = []
-    image_ids = _read_ids(root, split, problems)
-    objects = {image_id: _read_objects(root, image_id) for image_id in image_ids}
-    names = _known_classes(root, objects) if class_names is None else tuple(class_names)
-    _check_class_names(names, root)
+    files, names = _read_split(root, split, class_names, problems)
     label_of = {name: label for label, name in enumerate(names, start=1)}
     pictures = _find_pictures(root)
 
     annotations, paths = [], []
-    for image_id in image_ids:
+    for image_id, file in files.items():
         if image_id not in pictures:
             folder = root / "JPEGImages"
             raise FileNotFoundError(
                 f"no picture {folder / image_id}.jpg (or .png), which split {split!r} names"
             )
         paths.append(pictures[image_id])
-        width, height = _picture_size(pictures[image_id])
-        file = _annotation_path(root, image_id)
-        annotations.append(
-            _to_annotation(image_id, (width, height), objects[image_id], label_of, file, problems)
-        )
+        size = _picture_size(pictures[image_id])
+        annotations.append(_to_annotation(image_id, file, label_of, problems, picture_size=size))
     return VocSplit(
         name=split,
         class_names=names,
@@ -122,6 +103,45 @@ def read_voc(root: str | Path, split: str, class_names: Sequence[str] | None = N
         fingerprint=_fingerprint(annotations, names, paths),
         picture_paths=tuple(paths),
     )
+
+
+def read_voc_ground_truth(root: str | Path, split: str) -> GroundTruth:
+    """Reads the annotations of a split without its pictures, which need not be there.
+
+    The classes are those of `read_voc`; a results file numbers them from 1. Boxes come as they
+    stand in the files, see `GroundTruth`. Widths and heights are those of the annotation files.
+
+    Raises as `read_voc` does, pictures apart.
+    """
+    root = Path(root)
+    problems: list[str] = []
+    files, names = _read_split(root, split, None, problems)
+    label_of = {name: label for label, name in enumerate(names, start=1)}
+    return GroundTruth(
+        source=f"{root}, split {split!r}",
+        annotations=tuple(
+            _to_annotation(image_id, file, label_of, problems, picture_size=None)
+            for image_id, file in files.items()
+        ),
+        class_names=names,
+        category_ids=tuple(label_of.values()),
+        problems=tuple(problems),
+    )
+
+
+def _read_split(
+    root: Path, split: str, class_names: Sequence[str] | None, problems: list[str]
+) -> tuple[dict[str, VocFile], tuple[str, ...]]:
+    """Image id → its annotation file, and the class names."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}")
+    files = {
+        image_id: read_voc_file(_annotation_path(root, image_id))
+        for image_id in _read_ids(root, split, problems)
+    }
+    names = _known_classes(root, files) if class_names is None else tuple(class_names)
+    _check_class_names(names, root)
+    return files, names
 
 
 def _split_names(root: Path) -> list[str]:
@@ -160,46 +180,16 @@ def _annotation_path(root: Path, image_id: str) -> Path:
     return root / "Annotations" / f"{image_id}.xml"
 
 
-def _read_objects(root: Path, image_id: str) -> list[_VocObject]:
-    path = _annotation_path(root, image_id)
-    try:
-        tree = defusedxml.ElementTree.fromstring(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no annotation {path}, which a split names") from None
-    except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
-        raise ValueError(f"{path}: not readable as XML: {error}") from None
-    return [_read_object(element, path) for element in tree.iterfind("object")]
-
-
-def _read_object(element: ElementTree.Element, path: Path) -> _VocObject:
-    class_name = (element.findtext("name") or "").strip()
-    if not class_name:
-        raise ValueError(f"{path}: an <object> has no <name>")
-    corners = []
-    for corner in _CORNERS:
-        text = element.findtext(f"bndbox/{corner}")
-        try:
-            value = float(text) if text is not None else math.nan
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise ValueError(f"{path}: <{corner}> of a {class_name!r} is {text!r}, not a number")
-        corners.append(value)
-    flag = (element.findtext("difficult") or "0").strip()
-    if flag not in {"0", "1"}:
-        raise ValueError(f"{path}: <difficult> of a {class_name!r} is {flag!r}, not 0 or 1")
-    return _VocObject(class_name, (corners[0], corners[1], corners[2], corners[3]), flag == "1")
-
-
-def _known_classes(root: Path, already_read: dict[str, list[_VocObject]]) -> tuple[str, ...]:
+def _known_classes(root: Path, already_read: dict[str, VocFile]) -> tuple[str, ...]:
     """The classes in the annotations of all splits; a split may be without (VOC's test servers)."""
     in_a_split: set[str] = set()
     for split in _split_names(root):
         in_a_split.update(_first_column(root / _SPLITS_FOLDER / f"{split}.txt"))
-    names = {found.class_name for objects in already_read.values() for found in objects}
+    names = {found.class_name for file in already_read.values() for found in file.objects}
     for image_id in in_a_split - already_read.keys():
-        if _annotation_path(root, image_id).is_file():
-            names.update(found.class_name for found in _read_objects(root, image_id))
+        path = _annotation_path(root, image_id)
+        if path.is_file():
+            names.update(found.class_name for found in read_voc_file(path).objects)
     return tuple(sorted(names))
 
 
@@ -231,34 +221,39 @@ def _picture_size(path: Path) -> tuple[int, int]:
 
 def _to_annotation(
     image_id: str,
-    size: tuple[int, int],
-    objects: Iterable[_VocObject],
+    file: VocFile,
     label_of: dict[str, int],
-    file: Path,
     problems: list[str],
+    *,
+    picture_size: tuple[int, int] | None,
 ) -> Annotation:
-    width, height = size
+    """For training, clipped to a picture of this (width, height), float32; None: for evaluation, as
+    the file has it, float64."""
+    width, height = picture_size or (math.inf, math.inf)
+    left, top = (0.0, 0.0) if picture_size else (-math.inf, -math.inf)
     boxes, labels, difficult = [], [], []
-    for found in objects:
+    for found in file.objects:
         if found.class_name not in label_of:
             known = ", ".join(label_of)
-            raise ValueError(f"{file}: unknown class {found.class_name!r}; known are: {known}")
+            raise ValueError(f"{file.path}: unknown class {found.class_name!r}; known are: {known}")
         x1, y1, x2, y2 = found.box_xyxy
-        clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
-        shown = f"{found.class_name!r} box ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        clipped = (max(x1, left), max(y1, top), min(x2, width), min(y2, height))
+        shown = f"{file.path}: {found.class_name!r} box ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
         if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-            problems.append(f"{file}: {shown} dropped: no area inside the {width}x{height} picture")
+            inside = f" inside the {width}x{height} picture" if picture_size else ""
+            problems.append(f"{shown} dropped: no area{inside}")
             continue
         if clipped != found.box_xyxy:
-            problems.append(f"{file}: {shown} clipped to the {width}x{height} picture")
+            problems.append(f"{shown} clipped to the {width}x{height} picture")
         boxes.append(clipped)
         labels.append(label_of[found.class_name])
         difficult.append(found.difficult)
+    width, height = picture_size or file.size
     return Annotation(
         image_id=image_id,
         width=width,
         height=height,
-        boxes_xyxy=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        boxes_xyxy=np.array(boxes, np.float32 if picture_size else np.float64).reshape(-1, 4),
         labels=np.array(labels, dtype=np.int64),
         difficult=np.array(difficult, dtype=bool),
     )

@@ -6,69 +6,41 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from voc_scenes import CLASS_NAMES, annotation, detected, has_objects, random_scene, scene_of
 
 from ssd_dist.evaluation import assignment
+from ssd_dist.evaluation.options import PRESETS, ApOptions
 from ssd_dist.evaluation.voc_ap import evaluate_voc
-from ssd_dist.structures import Annotation, Detections
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "voc_ap.json").read_text("utf-8"))
-CLASS_NAMES = ("a", "b", "c")
+CASES = GOLDEN["cases"]
 
 
-def annotation(image_id, boxes_xyxy=(), labels=(), difficult=None):
-    labels = np.array(labels, dtype=np.int64)
-    return Annotation(
-        image_id=image_id,
-        width=20,
-        height=20,
-        boxes_xyxy=np.array(boxes_xyxy, dtype=np.float32).reshape(-1, 4),
-        labels=labels,
-        difficult=np.zeros(len(labels), bool) if difficult is None else np.array(difficult, bool),
-    )
+def fractions(aps):
+    return {name: ap if ap is None else float(Fraction(ap)) for name, ap in aps.items()}
 
 
-def detected(image_id, boxes_xyxy=(), labels=(), scores=()):
-    return Detections(
-        image_id=image_id,
-        boxes_xyxy=np.array(boxes_xyxy, dtype=np.float32).reshape(-1, 4),
-        labels=np.array(labels, dtype=np.int64),
-        scores=np.array(scores, dtype=np.float32),
-    )
-
-
-def scene_of(case):
-    label_of = {name: i + 1 for i, name in enumerate(case["classes"])}
-    rows = case["objects"] + case["detections"]
-    image_ids = list(dict.fromkeys([r[0] for r in rows] + case.get("empty_pictures", [])))
-    annotations, detections = [], []
-    for image_id in image_ids:
-        objects = [row for row in case["objects"] if row[0] == image_id]
-        found = [row for row in case["detections"] if row[0] == image_id]
-        annotations.append(
-            annotation(
-                image_id,
-                [row[2] for row in objects],
-                [label_of[row[1]] for row in objects],
-                [row[3] for row in objects],
-            )
-        )
-        detections.append(
-            detected(
-                image_id,
-                [row[2] for row in found],
-                [label_of[row[1]] for row in found],
-                [row[3] for row in found],
-            )
-        )
-    return annotations, detections
-
-
-@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_values_worked_by_hand(case):
     result = evaluate_voc(*scene_of(case), case["classes"])
-    expected = {k: v if v is None else float(Fraction(v)) for k, v in case["ap"].items()}
-    assert result.ap_11pt == pytest.approx(expected, abs=1e-15)
+    assert result.ap_11pt == pytest.approx(fractions(case["ap"]), abs=1e-15)
     assert result.map_11pt == pytest.approx(float(Fraction(case["map"])), abs=1e-15)
+    if "area" in case:
+        assert result.ap_area == pytest.approx(fractions(case["area"]), abs=1e-15)
+        areas = [area for area in result.ap_area.values() if area is not None]
+        assert result.map_area == pytest.approx(sum(areas) / len(areas), abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("case", "preset"),
+    [(case, preset) for case in CASES for preset in case.get("under", {})],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_values_worked_by_hand_by_the_rules_of_others(case, preset):
+    result = evaluate_voc(*scene_of(case), case["classes"], options=PRESETS[preset])
+    expected = case["under"][preset]
+    assert result.ap_11pt == pytest.approx(fractions(expected["ap"]), abs=1e-15)
+    assert result.map_11pt == pytest.approx(float(Fraction(expected["map"])), abs=1e-15)
 
 
 def test_ranks_and_curve_worked_by_hand():
@@ -167,26 +139,6 @@ def reference_ap(annotations, detections, label, iou_threshold):
     return sum(precision for _, precision in ranks) / 11, ranks
 
 
-def random_scene(rng, *, num_scores):
-    """Up to four pictures of boxes on a coarse grid, so that equal overlaps and scores abound."""
-
-    def boxes(n):
-        corner = rng.integers(0, 6, (n, 2))
-        return np.concatenate([corner, corner + rng.integers(1, 5, (n, 2))], axis=1)
-
-    annotations, detections = [], []
-    for image in range(rng.integers(1, 5)):
-        n, k = rng.integers(0, 6), rng.integers(0, 12)
-        difficult = rng.random(n) < 0.25
-        own = boxes(n)
-        near = own[rng.integers(0, n, k)] if n else boxes(k)
-        found = np.where(rng.random((k, 1)) < 0.6, near, boxes(k))
-        annotations.append(annotation(str(image), own, rng.integers(1, 4, n), difficult))
-        scores = rng.integers(1, num_scores + 1, k) / (num_scores + 1)
-        detections.append(detected(str(image), found, rng.integers(1, 4, k), scores))
-    return annotations, detections
-
-
 @pytest.mark.parametrize("seed", range(400))
 def test_equals_the_development_kit_in_exact_arithmetic(seed):
     rng = np.random.default_rng(seed)
@@ -198,9 +150,13 @@ def test_equals_the_development_kit_in_exact_arithmetic(seed):
     }
     if all(ap is None for ap, _ in expected.values()):
         with pytest.raises(ValueError, match="no meaning"):
-            evaluate_voc(annotations, detections, CLASS_NAMES, iou_threshold=iou_threshold)
+            evaluate_voc(
+                annotations, detections, CLASS_NAMES, options=ApOptions(iou_threshold=iou_threshold)
+            )
         return
-    result = evaluate_voc(annotations, detections, CLASS_NAMES, iou_threshold=iou_threshold)
+    result = evaluate_voc(
+        annotations, detections, CLASS_NAMES, options=ApOptions(iou_threshold=iou_threshold)
+    )
     for name, (ap, ranks) in expected.items():
         assert result.ap_11pt[name] == (None if ap is None else pytest.approx(float(ap), abs=1e-12))
         if ranks is not None:
@@ -208,12 +164,12 @@ def test_equals_the_development_kit_in_exact_arithmetic(seed):
             assert [r.precision for r in result.ranks[name]] == [float(p) for _, p in ranks]
 
 
-@pytest.mark.parametrize("pairs_at_once", [1, 3])
-def test_the_size_of_the_chunks_changes_nothing(monkeypatch, pairs_at_once):
+@pytest.mark.parametrize("detections_at_once", [1, 3])
+def test_the_size_of_the_chunks_changes_nothing(monkeypatch, detections_at_once):
     scenes = [random_scene(np.random.default_rng(seed), num_scores=5) for seed in range(40)]
-    scenes = [s for s in scenes if any((~a.difficult).any() for a in s[0])]
+    scenes = [scene for scene in scenes if has_objects(scene[0])]
     before = [evaluate_voc(*scene, CLASS_NAMES) for scene in scenes]
-    monkeypatch.setattr(assignment, "_PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(assignment, "_DETECTIONS_AT_ONCE", detections_at_once)
     for scene, expected in zip(scenes, before, strict=True):
         assert evaluate_voc(*scene, CLASS_NAMES).ranks == expected.ranks
 
@@ -354,18 +310,16 @@ BOX = [[0, 0, 9, 9]]
             [detected("p", BOX, [1], [0.5, 0.5])],
             "image 'p': 2 rows of scores for 1 labels",
         ),
-        ([annotation("p"), annotation("q", BOX, [1], [True])], [], "none of the 2 pictures"),
+        (
+            [annotation("p"), annotation("q", BOX, [1], [True])],
+            [],
+            "none of the 1 objects counts",
+        ),
     ],
 )
 def test_mistakes_are_named(annotations, detections, message):
     with pytest.raises(ValueError, match=message):
         evaluate_voc(annotations, detections, CLASS_NAMES)
-
-
-@pytest.mark.parametrize("iou_threshold", [0, -0.5, 1.1, float("nan")])
-def test_impossible_thresholds_are_refused(iou_threshold):
-    with pytest.raises(ValueError, match="iou_threshold"):
-        evaluate_voc([annotation("p", BOX, [1])], [], CLASS_NAMES, iou_threshold=iou_threshold)
 
 
 def test_equal_class_names_are_refused():
