@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+from ssd_dist.search_config import STRICT, Count, Range, SearchConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 Architecture = Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "ssd", "ssdlite"]
 Norm = Literal["batch", "frozen", "sync", "none"]
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
     """The network: which feature maps, which heads, which priors, which weights to start from."""
 
@@ -63,11 +62,16 @@ class ModelConfig:
     frozen_stride: Annotated[int, Field(ge=0)] = 0
     """Layers whose output has at most this stride keep their first weights: the early layers, whose
     large maps take most of the time, are general enough after ImageNet. 0: all layers train."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth (Huang et al. 2016): training leaves out the backbone's last residual block
+    with this probability, earlier ones with less (`ssd` and `ssdlite`). Against overfitting."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which training leaves out each channel of the maps that the heads read."""
     object_probability: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Probability of an object at every prior before training: sets the background bias."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentationConfig:
     """The SSD paper's augmentation (section 2.2): each part has its probability, 0 turns it off."""
 
@@ -86,7 +90,7 @@ class AugmentationConfig:
     vertical_flip: Probability = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
     """Which splits and classes, and how pictures are varied and loaded."""
 
@@ -99,7 +103,7 @@ class DataConfig:
     """Loader processes a worker; null: 0 on a CPU, 4 on a GPU."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossConfig:
     """Matching and Eq. 1, beside alpha."""
 
@@ -109,7 +113,7 @@ class LossConfig:
     """Hardest negatives for each positive, chosen in each image."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
     """The optimizer and its schedule, beside the learning rate."""
 
@@ -128,7 +132,7 @@ class OptimizerConfig:
     """Decay of the moving average of the weights that validation uses; 0: no average."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PostprocessConfig:
     """From the network's output to detections."""
 
@@ -143,57 +147,7 @@ class PostprocessConfig:
     (`both`: and up and down) mean nothing, at twice (four times) the time."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Range:
-    """A search range: `low` to `high`, uniform in the logarithm where `log`; or `choices`."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    integer: bool = False
-    choices: tuple[Any, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.choices is not None:
-            if not self.choices or self.low is not None or self.high is not None:
-                raise ValueError("give either a non-empty list of choices, or low and high")
-        elif self.low is None or self.high is None:
-            raise ValueError("a range needs both low and high, or choices")
-        elif not self.low < self.high:
-            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
-        elif self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low above 0, not {self.low}")
-
-    def examples(self) -> tuple[Any, ...]:
-        """Values that stand for all: every choice, or both ends and one between them."""
-        if self.choices is not None:
-            return self.choices
-        assert self.low is not None
-        assert self.high is not None
-        values = (self.low, self.low + 0.618 * (self.high - self.low), self.high)
-        return tuple(map(int, values)) if self.integer else values
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class SearchConfig:
-    """What Ray Tune and Optuna search, and how trials are stopped early."""
-
-    space: dict[str, Range] = dataclasses.field(
-        default_factory=lambda: {
-            "alpha": Range(low=0.1, high=10.0, log=True),
-            "l2_lambda": Range(low=1e-6, high=1e-2, log=True),
-            "lr": Range(low=1e-4, high=1e-1, log=True),
-        }
-    )
-    """Field of the configuration (dots for nesting, `loss.neg_pos_ratio`) → its range."""
-    trials: Count = 12
-    grace_epochs: Count = 2
-    """Epochs that ASHA gives every trial before it may stop it."""
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """ASHA goes on with the best 1 in this many at each rung."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A training, complete; with `search`, a search over trainings."""
 

@@ -138,6 +138,8 @@ def create_timm_features(
     arguments: dict[str, Any] = {"features_only": True}
     if backbone_pixels(name).fixed_input_size:  # transformers with a table of positions
         arguments["img_size"] = config.image_size
+    if config.drop_path:
+        arguments["drop_path_rate"] = config.drop_path
     try:
         with torch.device("meta"):
             probe: Any = timm.create_model(name, **arguments)

@@ -52,12 +52,14 @@ class SSD(nn.Module):
         num_priors_per_cell: Sequence[int],
         mean: Sequence[float],
         std: Sequence[float],
+        dropout: float = 0.0,
     ) -> None:
         """`mean` and `std` are of red, green, blue in 0…1; the other arguments become attributes
         of their names. `num_classes` is C, background not counted."""
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         self.num_classes = num_classes
         self.image_size = image_size
         self.feature_sizes = tuple(feature_sizes)
@@ -78,7 +80,7 @@ class SSD(nn.Module):
         Returns:
             loc (B, P, 4) and conf (B, P, C + 1), float32 under autocast too.
         """
-        maps = as_list(self.backbone(self.normalise(images)))
+        maps = [self.dropout(each) for each in as_list(self.backbone(self.normalise(images)))]
         loc = predict(self.head.regression_head.module_list, maps, 4)
         conf = predict(self.head.classification_head.module_list, maps, self.num_classes + 1)
         return loc.float(), conf.float()
@@ -174,6 +176,7 @@ def _timm_ssd(config: ModelConfig, num_classes: int) -> SSD:
         num_priors_per_cell=num_priors_per_cell(ratios),
         mean=pixels.mean,
         std=pixels.std,
+        dropout=config.dropout,
     )
 
 
@@ -203,4 +206,5 @@ def _torchvision_ssd(config: ModelConfig, num_classes: int) -> SSD:
         num_priors_per_cell=generator.num_anchors_per_location(),
         mean=detector.transform.image_mean,
         std=detector.transform.image_std,
+        dropout=config.dropout,
     )

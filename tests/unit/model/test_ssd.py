@@ -11,6 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from ssd_dist.config import ModelConfig
 from ssd_dist.model.heads import predict
+from ssd_dist.model.norm import hold_statistics
 from ssd_dist.model.ssd import build_model
 
 SMALL = ModelConfig(backbone="resnet18", image_size=64, feature_strides=(8, 16, 32))
@@ -256,3 +257,32 @@ def test_early_layers_keep_their_weights_and_get_no_gradient(norm):
 def test_all_layers_train_unless_told_otherwise(norm):
     model = build_model(dataclasses.replace(SMALL, norm=norm), num_classes=3)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_dropout_leaves_out_channels_in_training_alone():
+    config = ModelConfig(image_size=64, feature_strides=(8, 16), num_extra_maps=0, dropout=0.5)
+    torch.manual_seed(0)
+    model = build_model(config, 3)
+    heard = []
+    for reader in model.head.classification_head.module_list:
+        reader.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+    images = random_images(4, 64)
+    model(images)
+    silent = torch.cat([(maps == 0).all(-1).all(-1).flatten() for maps in heard])
+    assert silent.float().mean().item() == pytest.approx(0.5, abs=0.1)
+    heard.clear()
+    model.eval()(images)
+    assert not torch.cat([(maps == 0).all(-1).all(-1).flatten() for maps in heard]).any()
+
+
+def test_drop_path_leaves_out_blocks_in_training_alone():
+    config = ModelConfig(image_size=64, feature_strides=(8, 16), num_extra_maps=0, drop_path=0.9)
+    torch.manual_seed(0)
+    model = build_model(config, 3)
+    hold_statistics(model)  # what differs then is not batch norm's doing
+    images = random_images(2, 64)
+    first, second = (model(images)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    model.eval()
+    first, second = (model(images)[0] for _ in range(2))
+    assert torch.equal(first, second)
