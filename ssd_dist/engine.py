@@ -7,13 +7,16 @@ changes the speed and not the result.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.profiler import record_function
 
 from ssd_dist.config import Config, OptimizerConfig
 from ssd_dist.model.mirror import averaged_output
@@ -22,6 +25,12 @@ from ssd_dist.ops.loss import l2_weights, multibox_loss, multibox_sums
 from ssd_dist.ops.matching import match_priors
 from ssd_dist.ops.postprocess import detect
 from ssd_dist.structures import Annotation, Batch, Detections
+
+OpenSection: TypeAlias = Callable[[str], AbstractContextManager[object]]
+"""Takes the name of a section of the training step and gives the context that it runs in."""
+SECTIONS = ("data", "matching", "forward", "loss", "communication", "backward", "optimizer")
+"""The sections of a training step. `communication`, where there are several workers, lies within
+`loss`: the sum of N; the gradients' exchange is part of `backward`, which it overlaps with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,7 @@ def train_epoch(
     worker: Worker,
     average: AveragedModel | None = None,
     on_step: Callable[[int], None] | None = None,
+    section: OpenSection = record_function,
 ) -> EpochLosses:
     """Trains on `batches` and returns the epoch's mean losses, the same on every worker.
 
@@ -133,6 +143,7 @@ def train_epoch(
         worker: this process among the others.
         average: updated after each step.
         on_step: called with the number of finished steps.
+        section: opens each of `SECTIONS`; as it is, they are labels in a profiler's trace.
 
     Raises:
         NonFiniteLossError: naming the step, the learning rate and the pictures' positions.
@@ -142,34 +153,38 @@ def train_epoch(
     sums = torch.zeros(3, device=device)
     num_steps = 0
     parameters = [p for p in model.parameters() if p.requires_grad]
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(_arriving(batches, device, section)):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step) * group["lr_scale"]
-        batch = batch.to(device)
-        targets = match_priors(
-            batch.boxes_xyxy,
-            batch.labels,
-            batch.difficult,
-            model.priors_cxcywh,
-            config.loss.iou_threshold,
-        )
-        with autocast(config, device):
+        with section("matching"):
+            targets = match_priors(
+                batch.boxes_xyxy,
+                batch.labels,
+                batch.difficult,
+                model.priors_cxcywh,
+                config.loss.iou_threshold,
+            )
+        with section("forward"), autocast(config, device):
             loc, conf = network(laid_out(batch.images, config))
-        parts = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
-        # N of Eq. 1 belongs to the whole batch, so it is summed before anything is divided by it.
-        num_positives = parts.num_positives.clone()
-        if worker.world_size > 1:
-            dist.all_reduce(num_positives)
-        loss = multibox_loss(parts, config.alpha, num_positives, worker.world_size)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(
-            parameters, config.optimizer.gradient_clip or math.inf, foreach=True
-        )
-        _refuse_non_finite(loss, norm, step, rate_at(step), batch)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if average is not None:
-            average.update_parameters(model)
+        with section("loss"):
+            parts = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
+            # N of Eq. 1 belongs to the whole batch: it is summed before anything is divided by it.
+            num_positives = parts.num_positives.clone()
+            if worker.world_size > 1:
+                with section("communication"):
+                    dist.all_reduce(num_positives)
+            loss = multibox_loss(parts, config.alpha, num_positives, worker.world_size)
+        with section("backward"):
+            loss.backward()
+        with section("optimizer"):
+            norm = nn.utils.clip_grad_norm_(
+                parameters, config.optimizer.gradient_clip or math.inf, foreach=True
+            )
+            _refuse_non_finite(loss, norm, step, rate_at(step), batch)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(model)
 
         scale = 1 / num_positives.clamp(min=1)
         sums += torch.stack([parts.conf * scale, parts.loc * scale, norm / worker.world_size])
@@ -191,6 +206,20 @@ def train_epoch(
         loss_loc=loc_mean,
         gradient_norm=norm_mean,
     )
+
+
+def _arriving(
+    batches: Iterable[Batch], device: torch.device, section: OpenSection
+) -> Iterator[Batch]:
+    """The batches on `device`; drawing one and moving it is a step's section `data`."""
+    iterator = iter(batches)
+    while True:
+        with section("data"):
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            batch = batch.to(device)
+        yield batch
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
