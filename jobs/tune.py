@@ -1,4 +1,4 @@
-"""Searches alpha, lambda and the learning rate with Ray Tune and Optuna.
+"""Searches alpha, lambda, the learning rate or any other field with Ray Tune and Optuna.
 
 python jobs/tune.py --config configs/bccd.yaml --data path/to/VOC --storage runs --name search
 """
@@ -20,8 +20,9 @@ from ssd_dist.terminal import Terminal, format_value, run_job, shown
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Search the hyperparameters of an SSD: Ray Tune runs the trials, Optuna proposes them (TPE)
-    and stops the weak ones early (ASHA). With no flags: on the embedded synthetic pictures."""
+    """Search the hyperparameters of an SSD: Ray Tune runs the trials, Optuna proposes them and
+    stops the weak ones early, as `search` in the configuration says. With no flags: on the embedded
+    synthetic pictures."""
 
     config: Path = Path(__file__).parents[1] / "configs" / "demo.yaml"
     """YAML file with the search space; those in configs/ tell what they cost and reach."""
@@ -41,6 +42,13 @@ class Arguments:
     """Epochs of a trial that is not stopped early."""
     seed: int | None = None
     """Seed of the trainings and of the sampler."""
+    study_storage: str | None = None
+    """Database of the search's study, as a URL such as postgresql://user@host/database; without it,
+    study.db in the experiment's folder. A password is best left to PGPASSWORD or ~/.pgpass, or the
+    URL given as SSD_DIST_STUDY_STORAGE: processes' arguments can be seen by others."""
+    warm_start: Path | None = None
+    """Folder of an earlier search, whose finished trials the sampler takes into account. They are
+    no trials of this search: neither counted nor ranked."""
     resume: bool = False
     """Go on with the search `name`, which was cut off: what is finished stays, and the trials that
     were under way go on from their last checkpoint."""
@@ -66,6 +74,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         terminal,
         concurrent=arguments.concurrent,
         workers_per_trial=arguments.workers_per_trial,
+        study_storage=arguments.study_storage,
+        warm_start=storage_folder(str(arguments.warm_start)) if arguments.warm_start else None,
         resume=arguments.resume,
     )
     terminal.leaderboard(outcome.trials)

@@ -4,7 +4,8 @@ experiment.json     the request: kind, configuration, data
 best.json           the best configuration, its validation mAP, its checkpoint
 best_checkpoint/    that checkpoint (see checkpoint.py)
 trials.json         the search's trials, best first (searches only)
-study.db            Optuna's study (searches only)
+study.db            Optuna's study (searches only, unless it lies in a database)
+study.json          where the study lies, and its name (searches only)
 ray/                Ray's own files, every kept checkpoint among them
 report/             what jobs/evaluate.py writes by default
 """
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssd_dist.config import Config, replace_at, to_mapping
+from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
 
 _REQUEST, _BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
 BEST_CHECKPOINT = "best_checkpoint"
@@ -46,6 +47,11 @@ class TrialRecord:
     checkpoint: str | None
     """Of the best epoch."""
     error: str | None = None
+    ms_per_image: float | None = None
+    """Time of a picture, where that is an objective of the search."""
+    pareto: bool = False
+    """Whether no other trial is better in one objective and as good in the others; always False
+    where there is one objective."""
 
 
 def storage_folder(storage: str) -> Path:
@@ -109,6 +115,12 @@ def start_experiment(
 
 def _request(kind: str, config: Config, data: str) -> dict[str, Any]:
     return {"kind": kind, "data": data, "config": to_mapping(config)}
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration that an experiment was started with, its search space included; a trial's
+    checkpoint has its own, without. Raises FileNotFoundError or ValueError, naming the file."""
+    return from_mapping(read_json(folder / _REQUEST)["config"], source=str(folder / _REQUEST))
 
 
 def finish_experiment(folder: Path, config: Config, map_11pt: float, checkpoint: Path) -> Path:

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 from ray import tune
 
-from ssd_dist.config import Config, SearchConfig, from_mapping, replace_at, to_mapping
+from ssd_dist.config import Config, SearchConfig, replace_at
+from ssd_dist.data import open_split
 from ssd_dist.distributed.cluster import check_fits, connect, silence, worker_resources
-from ssd_dist.distributed.study import (
+from ssd_dist.distributed.first_points import Plan, plan_search
+from ssd_dist.distributed.samplers import sampler_notes
+from ssd_dist.distributed.searcher import (
     CheckpointRecorder,
+    StorageGuard,
     StudyScheduler,
     StudySearcher,
+)
+from ssd_dist.distributed.study import (
+    COMMIT,
+    FINGERPRINT,
     close_finished,
+    enqueue,
+    load_study,
     num_finished,
     open_study,
     trial_records,
 )
-from ssd_dist.distributed.train import build_trainer
-from ssd_dist.distributed.worker import return_memory, train_and_report
+from ssd_dist.distributed.study_storage import (
+    StudyPlace,
+    disk_failure,
+    existing_place,
+    has_place,
+    new_place,
+    open_storage,
+    record_place,
+    storage_errors,
+)
+from ssd_dist.distributed.trial import TrialRequest, run_trial
+from ssd_dist.distributed.trial_lines import TrialLines
+from ssd_dist.distributed.warm_start import EarlierTrials, enter_priors, is_warm, read_earlier
 from ssd_dist.experiment import (
     TrialRecord,
     check_start,
@@ -33,7 +53,8 @@ from ssd_dist.experiment import (
     start_experiment,
     write_trials,
 )
-from ssd_dist.terminal import JobFailedError, Terminal, format_value, shown
+from ssd_dist.provenance import git_commit
+from ssd_dist.terminal import JobFailedError, Terminal, shown
 from ssd_dist.training import prepare
 
 MAX_TRIAL_FAILURES = 2
@@ -59,9 +80,11 @@ def run_search(
     *,
     concurrent: int | None = None,
     workers_per_trial: int = 1,
+    study_storage: str | None = None,
+    warm_start: Path | None = None,
     resume: bool = False,
 ) -> SearchOutcome:
-    """Searches until the study holds `config.search.trials` finished trials.
+    """Searches until the study holds `config.search.trials` finished trials, or all of a grid.
 
     Args:
         config: the values that are not searched, and `config.search`.
@@ -70,83 +93,198 @@ def run_search(
         terminal: where progress is shown.
         concurrent: trials at once; None: as many as fit.
         workers_per_trial: 1 trains inside the trial; more start Ray Train inside it.
+        study_storage: SQLAlchemy URL of the study's database; None: a file in `folder`, or, with
+            `resume`, where the study lies.
+        warm_start: folder of an earlier search, whose finished trials the sampler is to know.
         resume: go on with an interrupted search; finished trials are kept, those under way go on
             from their last checkpoint.
 
     Raises:
-        ValueError, FileNotFoundError, FileExistsError: what was asked for can't be; nothing was
-            started.
+        ValueError, OSError: what was asked for can't be; nothing was started.
         JobFailedError: the search was interrupted, or no trial finished an epoch.
     """
     check_start(folder, "tune", config, data, resume=resume)
-    terminal.introduce(prepare(config, data))
+    place = _place(folder, study_storage, warm_start, resume=resume)
+    study = _study_so_far(folder, place, config)
+    fingerprint = open_split(data, config.data.train_split, config.data.class_names).fingerprint
+    earlier = None
+    with storage_errors(place):
+        if place.warm_start is not None and (study is None or not is_warm(study)):
+            earlier = read_earlier(place.warm_start, config, place.url, fingerprint)
+    plan = plan_search(config)
+
+    preparation = prepare(config, data)
+    terminal.introduce(preparation)
+    _check_batches(config, preparation.num_train, workers_per_trial)
     cluster = connect(terminal)
     if concurrent is None:
         most = max(1, cluster.num_slots // max(1, workers_per_trial))
-        concurrent = min(most, config.search.trials)
+        concurrent = min(most, plan.num_trials)
     check_fits(cluster, config, num_trials=concurrent, workers_per_trial=workers_per_trial)
     terminal.line(
-        f"{config.search.trials} trials, {concurrent} at once with {workers_per_trial} "
+        f"{plan.num_trials} trials, {concurrent} at once with {workers_per_trial} "
         f"{cluster.device} worker(s) each, in {shown(folder)}"
+        + ("" if place.own_file else f", the study in {place.shown}")
     )
+    for note in (*sampler_notes(config.search), *plan.notes):
+        terminal.line(f"note: {note}")
+
     start_experiment(folder, "tune", config, data)
-    study = open_study(folder / "study.db", config)
-    close_finished(study, config)
-    num_left = config.search.trials - num_finished(study)
+    record_place(folder, place)
+    with storage_errors(place):
+        study = study or open_study(place, config)
+        _begin(study, config, plan, earlier, terminal)
+        records, num_left = trial_records(study), plan.num_trials - num_finished(study)
     if num_left > 0:
-        searcher = StudySearcher(study, config)
-        request = {
-            "config": to_mapping(dataclasses.replace(config, search=SearchConfig(space={}))),
-            "data": data,
-            "folder": str(folder),
-            "cluster": cluster,
-            "num_workers": workers_per_trial,
-        }
-        trainable = tune.with_resources(
-            tune.with_parameters(_run_trial, request=request),
-            # The nested workers reserve their own; Tune refuses a trial that reserves nothing.
-            worker_resources(cluster) if workers_per_trial == 1 else {"cpu": 0, "memory": 100e6},
+        attributes = {COMMIT: git_commit(), FINGERPRINT: fingerprint}
+        searcher = StudySearcher(study, config, place, attributes)
+        request = TrialRequest(
+            config=dataclasses.replace(config, search=SearchConfig(space={})),
+            data=data,
+            folder=folder,
+            cluster=cluster,
+            num_workers=workers_per_trial,
+            objectives=config.search.objectives,
         )
-        lines = _TrialLines(searcher, terminal, trial_records(study), config.search.trials)
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                metric="map_11pt",
-                mode="max",
-                search_alg=searcher,
-                scheduler=StudyScheduler(searcher),
-                num_samples=num_left,
-                max_concurrent_trials=concurrent,
-                # A trial of several workers waits inside Ray Train and can't hand its actor on.
-                reuse_actors=workers_per_trial == 1,
-                trial_dirname_creator=_folder_name,
-            ),
-            run_config=tune.RunConfig(
-                # A name of its own each time: Ray Tune would take up its own snapshot otherwise.
-                name=f"search-{time.strftime('%Y%m%d-%H%M%S')}",
-                storage_path=str(folder / "ray"),
-                checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=2, checkpoint_score_attribute="map_11pt"
-                ),
-                failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
-                callbacks=[CheckpointRecorder(searcher), lines],
-                verbose=0,
-            ),
-        )
+        lines = TrialLines(searcher, terminal, records, plan.num_trials)
+        tuner = _tuner(request, searcher, lines, num_trials=num_left, concurrent=concurrent)
         with terminal.bar("search"), silence():
-            tuner.fit()
-        if (done := num_finished(study)) < config.search.trials:
+            _fit(tuner, searcher)
+        with storage_errors(place):
+            records, num_done = trial_records(study), num_finished(study)
+        if num_done < plan.num_trials:
             # Ray Tune returns from an interrupt as if all were well.
             raise JobFailedError(
-                f"the search stopped after {done} of {config.search.trials} trials: go on with it "
+                f"the search stopped after {num_done} of {plan.num_trials} trials: go on with it "
                 "by --resume"
             )
-    return _conclude(config, folder, trial_records(study))
+    return _conclude(config, folder, records)
+
+
+def _place(
+    folder: Path, storage: str | None, warm_start: Path | None, *, resume: bool
+) -> StudyPlace:
+    """Where the study lies or is to lie, and what it starts from."""
+    if not (resume and has_place(folder)):
+        return new_place(folder, storage, warm_start)
+    place = existing_place(folder, storage)
+    if warm_start is not None and warm_start != place.warm_start:
+        started = "without one" if place.warm_start is None else f"from {place.warm_start}"
+        raise ValueError(
+            f"--warm-start {shown(warm_start)}: experiment {folder} was started {started}; resume "
+            "it without the flag"
+        )
+    return place
+
+
+def _study_so_far(folder: Path, place: StudyPlace, config: Config) -> optuna.Study | None:
+    """The study of a search that is resumed; None if there is none yet. Connects to a database in
+    any case, so that one that can't be used is told before anything is started."""
+    if not has_place(folder):
+        if not place.own_file:
+            open_storage(place)
+        return None
+    if (folder / "ray").is_dir():  # trials were started, so the study was there
+        try:
+            load_study(place)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}: put it back, say where it is by --study-storage, or take another --name"
+            ) from None
+    return open_study(place, config)
+
+
+def _begin(
+    study: optuna.Study,
+    config: Config,
+    plan: Plan,
+    earlier: EarlierTrials | None,
+    terminal: Terminal,
+) -> None:
+    """Brings a study to where its trials can start, wherever an earlier driver was killed."""
+    if earlier is not None:
+        for line in earlier.lines():
+            terminal.line(line)
+        enter_priors(study, earlier)
+    enqueue(study, plan)
+    close_finished(study, config.epochs)
+
+
+def _check_batches(config: Config, num_train: int, workers_per_trial: int) -> None:
+    """Raises ValueError if the space admits a global batch that is larger than the training split,
+    or smaller than a trial's workers."""
+    values = config.search.space.get("global_batch_size")
+    for batch_size in values.examples() if values is not None else ():
+        if not workers_per_trial <= batch_size <= num_train:
+            raise ValueError(
+                f"search.space['global_batch_size'] admits {batch_size}: with {num_train} training "
+                f"pictures and {workers_per_trial} worker(s) a trial it must lie between "
+                f"{workers_per_trial} and {num_train}"
+            )
+
+
+def _tuner(
+    request: TrialRequest,
+    searcher: StudySearcher,
+    lines: tune.Callback,
+    *,
+    num_trials: int,
+    concurrent: int,
+) -> tune.Tuner:
+    single = request.num_workers == 1
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, request=request),
+        # The nested workers reserve their own; Tune refuses a trial that reserves nothing.
+        worker_resources(request.cluster) if single else {"cpu": 0, "memory": 100e6},
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric="map_11pt",
+            mode="max",
+            search_alg=searcher,
+            scheduler=StudyScheduler(searcher),
+            num_samples=num_trials,
+            max_concurrent_trials=concurrent,
+            # A trial of several workers waits inside Ray Train and can't hand its actor on.
+            reuse_actors=single,
+            trial_dirname_creator=_folder_name,
+        ),
+        run_config=tune.RunConfig(
+            # A name of its own each time: Ray Tune would take up its own snapshot otherwise.
+            name=f"search-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=str(request.folder / "ray"),
+            stop=StorageGuard(searcher),
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="map_11pt"
+            ),
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
+            callbacks=[CheckpointRecorder(searcher), lines],
+            verbose=0,
+        ),
+    )
+
+
+def _fit(tuner: tune.Tuner, searcher: StudySearcher) -> None:
+    """Runs the trials. Raises JobFailedError if the storage is lost meanwhile."""
+    lost = None
+    try:
+        tuner.fit()
+    except Exception as error:
+        lost = disk_failure(str(error))  # Ray Tune's own files
+        if lost is None and searcher.failure is None:
+            raise
+    if lost := searcher.failure or lost:
+        raise JobFailedError(
+            f"the search stopped: {lost}; nothing that was finished is lost: put that right, and "
+            "go on by --resume"
+        )
 
 
 def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> SearchOutcome:
     write_trials(folder, trials)
-    best = ranked(trials)[0] if trials else None
+    # Of equal accuracy the fastest, where time is an objective as well.
+    best = next(iter(ranked([t for t in trials if t.pareto] or trials)), None)
     if best is None or best.map_11pt is None or best.checkpoint is None:
         reasons = {trial.error for trial in trials if trial.error}
         raise JobFailedError(
@@ -159,107 +297,5 @@ def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> Search
     return SearchOutcome(folder, path, tuple(ranked(trials)))
 
 
-def _run_trial(suggestion: Mapping[str, Any], request: Mapping[str, Any]) -> None:
-    """One trial: a training in this process, or, with several workers, a Ray Train run."""
-    return_memory()
-    config = replace_at(from_mapping(request["config"]), suggestion["parameters"])
-    if request["num_workers"] == 1:
-        _train_here(config, suggestion, request)
-    else:
-        _train_nested(config, suggestion, request)
-
-
-def _train_here(config: Config, suggestion: Mapping[str, Any], request: Mapping[str, Any]) -> None:
-    # After a lost worker Ray Tune starts the trial again with its own last checkpoint, which is
-    # newer than the one that an earlier driver left.
-    checkpoint = tune.get_checkpoint()
-    resume = checkpoint.path if checkpoint is not None else suggestion["resume"]
-
-    def report_epoch(metrics: dict[str, Any], folder: Path | None) -> None:
-        tune.report(metrics, checkpoint=tune.Checkpoint(str(folder)) if folder else None)
-
-    with tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch:
-        train_and_report(
-            config,
-            request["data"],
-            report_epoch,
-            device_type=request["cluster"].device,
-            scratch=Path(scratch),
-            resume=Path(resume) if resume is not None else None,
-        )
-
-
-def _train_nested(
-    config: Config, suggestion: Mapping[str, Any], request: Mapping[str, Any]
-) -> None:
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    trainer = build_trainer(
-        config,
-        request["data"],
-        Path(request["folder"]) / "ray",
-        # The same name after a lost driver of the trial: Ray Train then goes on by itself. After
-        # --resume another one: what the study knows is what counts.
-        f"trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
-        request["cluster"],
-        num_workers=request["num_workers"],
-        resume=suggestion["resume"],
-        callbacks=[TuneReportCallback()],
-    )
-    trainer.fit()
-
-
 def _folder_name(trial: Any) -> str:
     return f"trial-{trial.evaluated_params['number']:04d}"
-
-
-class _TrialLines(tune.Callback):
-    """A line for each trial that ends, and the bar."""
-
-    def __init__(
-        self,
-        searcher: StudySearcher,
-        terminal: Terminal,
-        earlier: list[TrialRecord],
-        num_trials: int,
-    ) -> None:
-        self._searcher, self._terminal, self._num_trials = searcher, terminal, num_trials
-        self._best = max((trial.map_11pt or 0.0 for trial in earlier), default=0.0)
-        self._num_ended = sum(trial.state != "running" for trial in earlier)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """An epoch of a trial: the bar tells the best so far."""
-        self._best = max(self._best, result.get("map_11pt", 0.0))
-        self._advance()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended: complete, pruned or diverged."""
-        self._end(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed for good."""
-        self._end(trial)
-
-    def _end(self, trial: Any) -> None:
-        record = self._searcher.record(trial.trial_id)
-        self._num_ended += 1
-        place = f"{self._num_ended:>3}/{self._num_trials}"
-        self._terminal.line(f"{place}  {trial_line(record, self._best)}")
-        self._advance()
-
-    def _advance(self) -> None:
-        self._terminal.advance(
-            self._num_ended, self._num_trials, f"search (best mAP {self._best:.4f})"
-        )
-
-
-def trial_line(trial: TrialRecord, best: float) -> str:
-    """A trial in one line."""
-    values = "  ".join(f"{name} {format_value(v)}" for name, v in trial.parameters.items())
-    accuracy = "-" if trial.map_11pt is None else f"{trial.map_11pt:.4f}"
-    return (
-        f"trial {trial.number:<3} mAP {accuracy} (best {best:.4f})"
-        f"  {trial.state:<8} after {trial.epochs} epochs  {values}"
-    )

@@ -1,18 +1,16 @@
-"""The search's one truth: an Optuna study in a file, and how Ray Tune asks it.
+"""The search's one truth: an Optuna study in a lasting storage.
 
-Ray Tune runs trials; what to try (Optuna's sampler) and what to stop (Optuna's pruner, ASHA) is
-decided by the study, which is on disk after every epoch. So a search whose driver was killed needs
-no snapshot of Ray Tune's: the study knows what is finished, and which trials were under way.
+Ray Tune runs trials; what to try (`samplers`) and what to stop (`stopping`) is decided by the
+study, which is stored after every epoch. So a search whose driver was killed needs no snapshot of
+Ray Tune's: the study knows what is finished, and which trials were under way.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -21,56 +19,85 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial, Trial, TrialState
-from ray.tune import Callback
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
-from ssd_dist.config import Config, Range, value_at
+from ssd_dist.config import Config, Range
+from ssd_dist.distributed.first_points import Plan
+from ssd_dist.distributed.stopping import build_pruner
+from ssd_dist.distributed.study_storage import StudyPlace, open_storage, storage_errors
 from ssd_dist.experiment import TrialRecord
 from ssd_dist.experiment import TrialState as RecordState
 
-_STUDY_NAME = "ssd_dist"
-# User attributes of the study's trials.
-_LATEST, _LATEST_EPOCH = "latest_checkpoint", "latest_epoch"
-_BEST, _BEST_MAP = "checkpoint", "map_11pt"
-_ERROR, _DIVERGED, _PRUNED = "error", "diverged", "pruned"
+# User attributes of the study's trials. Those of the trial's best epoch so far:
+CHECKPOINT, MAP = "checkpoint", "map_11pt"
+# Those of its latest:
+LATEST, LATEST_EPOCH = "latest_checkpoint", "latest_epoch"
+# How it ended, and what it took:
+ERROR, DIVERGED, PRUNED, MS_PER_IMAGE = "error", "diverged", "pruned", "ms_per_image"
+# Where it comes from:
+ORIGIN, WARM_START = "origin", "warm_start"
+RAY_TRIAL, MACHINE, COMMIT, FINGERPRINT = (
+    "ray_trial_id",
+    "machine",
+    "git_commit",
+    "data_fingerprint",
+)
+# Validation mAP of each epoch where the study has several objectives, and so no such values itself:
+CURVE = "curve"
+
+_DIRECTIONS = {
+    "map_11pt": StudyDirection.MAXIMIZE,
+    "ms_per_image": StudyDirection.MINIMIZE,
+}
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+# Such as model.feature_strides: a list is stored and read as JSON, which is enough for us.
+warnings.filterwarnings("ignore", message="Choices for a categorical distribution")
 
 
-def open_study(path: Path, config: Config) -> optuna.Study:
-    """The study in the sqlite file `path`, made if it is not there.
+def open_study(place: StudyPlace, config: Config) -> optuna.Study:
+    """The study at `place`, made if it is not there.
 
-    TPE proposes (multivariate, seeded, aware of the trials under way); ASHA (asynchronous
-    successive halving) stops. The configuration's own values are the first point to try.
+    Raises ValueError if it was searched in another space, StudyStorageError if the storage can't be
+    used; each in one sentence.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    search = config.search
-    pruner = optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=search.grace_epochs, reduction_factor=search.reduction_factor
-    )
-    study = optuna.create_study(
-        storage=f"sqlite:///{path}",
-        study_name=_STUDY_NAME,
-        direction="maximize",
-        pruner=pruner,
-        load_if_exists=True,
-    )
-    num_trials = len(study.get_trials(deepcopy=False))
-    with warnings.catch_warnings():
+    storage = open_storage(place)
+    with storage_errors(place), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = optuna.samplers.TPESampler(
-            # After a restart the same seed would draw the same random trials once more.
-            seed=config.seed + num_trials,
-            multivariate=True,
-            constant_liar=True,
-            # Ten random trials first, Optuna's default, would be all of a short search.
-            n_startup_trials=min(10, max(3, search.trials // 3)),
+        study = optuna.create_study(
+            storage=storage,
+            study_name=place.study_name,
+            directions=[_DIRECTIONS[name] for name in config.search.objectives],
+            pruner=build_pruner(config.search),
+            load_if_exists=True,
         )
-    if num_trials == 0:
-        first = {name: value_at(config, name) for name in search.space}
-        if all(_inside(first[name], values) for name, values in search.space.items()):
-            study.enqueue_trial(first)
+        _check_space(study, config, place)
+        study.set_metric_names(list(config.search.objectives))
     return study
+
+
+def load_study(place: StudyPlace) -> optuna.Study:
+    """The study at `place`, to read it.
+
+    Raises FileNotFoundError if it is not there, StudyStorageError if the storage can't be used.
+    """
+    absent = FileNotFoundError(f"{place.shown} does not hold the study {place.study_name!r}")
+    if place.own_file and not Path(place.url.database or "").is_file():
+        raise absent  # connecting would make an empty one
+    storage = open_storage(place)
+    with storage_errors(place):
+        if place.study_name not in optuna.get_all_study_names(storage):
+            raise absent
+        return optuna.load_study(study_name=place.study_name, storage=storage)
+
+
+def enqueue(study: optuna.Study, plan: Plan) -> None:
+    """Puts the planned points in front of what the sampler will propose; those that an earlier
+    driver has put there already, not again."""
+    num_there = sum(ORIGIN in trial.user_attrs for trial in own_trials(study))
+    for point in plan.points[num_there:]:
+        study.enqueue_trial(dict(point.parameters), user_attrs={ORIGIN: point.origin})
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
@@ -78,201 +105,123 @@ def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
     for name, values in space.items():
         if values.choices is not None:
-            found[name] = CategoricalDistribution(values.choices)
+            # As JSON gives them back.
+            choices = [list(one) if isinstance(one, tuple) else one for one in values.choices]
+            found[name] = CategoricalDistribution(choices)  # type: ignore[arg-type]
             continue
-        assert values.low is not None
-        assert values.high is not None
+        low, high = values.bounds
         if values.integer:
-            found[name] = IntDistribution(int(values.low), int(values.high), log=values.log)
+            found[name] = IntDistribution(int(low), int(high), log=values.log)
         else:
-            found[name] = FloatDistribution(values.low, values.high, log=values.log)
+            found[name] = FloatDistribution(low, high, log=values.log)
     return found
 
 
-def trial_records(study: optuna.Study) -> list[TrialRecord]:
-    """The study's trials as the leaderboard and the report show them."""
-    return [_record(t) for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+def own_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of this search, those that still wait among them; not those that it was
+    warm-started from."""
+    return [t for t in study.get_trials(deepcopy=False) if WARM_START not in t.user_attrs]
 
 
 def num_finished(study: optuna.Study) -> int:
     """Trials that need no more work."""
-    return sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+    return sum(trial.state.is_finished() for trial in own_trials(study))
 
 
-def close_finished(study: optuna.Study, config: Config) -> None:
+def curve(trial: FrozenTrial) -> dict[int, float]:
+    """Validation mAP of each epoch that a trial has finished, by epoch (1, 2, …)."""
+    stored = trial.intermediate_values or trial.user_attrs.get(CURVE, {})
+    return {epoch: stored[key] for epoch, key in sorted((int(key), key) for key in stored)}
+
+
+def close_trial(
+    study: optuna.Study, trial: FrozenTrial, num_epochs: int, *, error: bool = False
+) -> None:
+    """Ends a running trial as it deserves: complete, pruned, failed; or diverged, which the sampler
+    learns as pruned, without a value: a bad place, not an accident."""
+    values = curve(trial)
+    diverged = DIVERGED in trial.user_attrs
+    if error or not (values or diverged):
+        study.tell(trial.number, state=TrialState.FAIL)
+    elif num_epochs not in values or diverged:
+        study.tell(trial.number, state=TrialState.PRUNED)
+    elif len(study.directions) == 1:
+        study.tell(trial.number, max(values.values()))
+    else:
+        study.tell(trial.number, [max(values.values()), trial.user_attrs[MS_PER_IMAGE]])
+
+
+def close_finished(study: optuna.Study, num_epochs: int) -> None:
     """Closes the trials that had ended when the driver was killed, but were not told so: stopped by
     the pruner, diverged, or with the checkpoint of their last epoch stored."""
-    for trial in study.get_trials(deepcopy=False):
+    for trial in own_trials(study):
         if trial.state != TrialState.RUNNING:
             continue
-        if trial.user_attrs.get(_LATEST_EPOCH) == config.epochs:
-            study.tell(trial.number, max(_values(trial)))
-        elif _PRUNED in trial.user_attrs and trial.intermediate_values:
-            study.tell(trial.number, state=TrialState.PRUNED)
+        attributes = trial.user_attrs
+        timed = len(study.directions) == 1 or MS_PER_IMAGE in attributes
+        if (attributes.get(LATEST_EPOCH) == num_epochs and timed) or PRUNED in attributes:
+            close_trial(study, trial, num_epochs)
 
 
-class StudySearcher(Searcher):
-    """Hands Ray Tune the study's next trial, and the study what became of it.
-
-    The trials that an earlier driver left under way come first: they go on from their last
-    checkpoint, under their own number.
-    """
-
-    def __init__(self, study: optuna.Study, config: Config) -> None:
-        super().__init__(metric="map_11pt", mode="max")
-        self._study = study
-        self._num_epochs = config.epochs
-        self._distributions = distributions(config.search.space)
-        self._interrupted = [
-            Trial(study, t._trial_id)
-            for t in study.get_trials(deepcopy=False)
-            if t.state == TrialState.RUNNING
-        ]
-        self._trials: dict[str, Trial] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next trial: its number, its parameters, and the checkpoint that it goes on from."""
-        if self._interrupted:
-            trial = self._interrupted.pop(0)
-            for name, distribution in self._distributions.items():
-                trial._suggest(name, distribution)  # draws only what a kill left undrawn
-        else:
-            trial = self._study.ask(fixed_distributions=self._distributions)
-        trial.set_user_attr("ray_trial_id", trial_id)
-        self._trials[trial_id] = trial
-        latest = trial.user_attrs.get(_LATEST)
-        return {
-            "number": trial.number,
-            "parameters": trial.params,
-            "resume": latest if latest is not None and Path(latest).is_dir() else None,
-        }
-
-    def record(self, trial_id: str) -> TrialRecord:
-        """What the study knows of a Ray trial."""
-        return _record(self._frozen(self._trials[trial_id]))
-
-    def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Enters an epoch; True if the trial is to be stopped."""
-        trial = self._trials[trial_id]
-        if _DIVERGED in result:
-            trial.set_user_attr(_DIVERGED, result[_DIVERGED])
-            if not self._frozen(trial).intermediate_values:
-                trial.report(0.0, 1)
-            trial.set_user_attr(_PRUNED, True)
-            return True
-        epoch = int(result["epoch"])
-        if epoch not in self._frozen(trial).intermediate_values:  # told once more after a kill
-            trial.report(result["map_11pt"], epoch)
-        if "checkpoint_path" in result:  # a trial of several workers has stored it already
-            self.keep(trial_id, result["checkpoint_path"], result)
-        # After its last epoch a trial is complete, whatever the pruner thinks of it.
-        stop = epoch < self._num_epochs and trial.should_prune()
-        if stop:
-            trial.set_user_attr(_PRUNED, True)
-        return stop
-
-    def keep(self, trial_id: str, checkpoint: str, result: Mapping[str, Any]) -> None:
-        """Enters where the checkpoint of the epoch `result` was stored."""
-        trial = self._trials[trial_id]
-        trial.set_user_attr(_LATEST, checkpoint)
-        trial.set_user_attr(_LATEST_EPOCH, int(result["epoch"]))
-        # Compared with what has a checkpoint: a value whose checkpoint was lost is no result.
-        if result["map_11pt"] >= trial.user_attrs.get(_BEST_MAP, -math.inf):
-            trial.set_user_attr(_BEST, checkpoint)
-            trial.set_user_attr(_BEST_MAP, result["map_11pt"])
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Closes the study's trial: complete, pruned, failed, or diverged, which the sampler learns
-        as pruned (at 0, if it had finished no epoch): a bad place, not an accident."""
-        trial = self._trials[trial_id]
-        frozen = self._frozen(trial)
-        if frozen.state.is_finished():
-            return
-        values = _values(frozen)
-        if error or not values:
-            self._study.tell(trial, state=TrialState.FAIL)
-        elif self._num_epochs in frozen.intermediate_values:
-            self._study.tell(trial, max(values))
-        else:
-            self._study.tell(trial, state=TrialState.PRUNED)
-
-    def fail(self, trial_id: str, reason: str) -> None:
-        """Enters why a trial failed."""
-        self._trials[trial_id].set_user_attr(_ERROR, reason)
-
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[trial.number]
-
-    def save(self, checkpoint_path: str) -> None:
-        """Ray Tune wants a file; the state itself is the study."""
-        Path(checkpoint_path).write_text(json.dumps({"state": "in the Optuna study"}))
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: see `save`."""
+def trial_records(study: optuna.Study) -> list[TrialRecord]:
+    """The search's trials as the leaderboard and the report show them."""
+    records = [trial_record(t) for t in own_trials(study) if t.state != TrialState.WAITING]
+    if len(study.directions) == 1:
+        return records
+    front = _pareto_front(records)
+    return [replace(record, pareto=record.number in front) for record in records]
 
 
-class StudyScheduler(FIFOScheduler):
-    """Asks the study after each epoch whether the trial goes on."""
-
-    def __init__(self, searcher: StudySearcher) -> None:
-        super().__init__()
-        self._searcher = searcher
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """STOP where the study's pruner says so, else CONTINUE."""
-        stop = self._searcher.report(trial.trial_id, result)
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Notes why a trial failed, while the study still takes notes of it."""
-        reason = str(trial.get_error() or "").strip().splitlines()
-        self._searcher.fail(trial.trial_id, reason[-1] if reason else "no message")
-
-
-class CheckpointRecorder(Callback):
-    """Tells the study where each epoch's checkpoint was stored."""
-
-    def __init__(self, searcher: StudySearcher) -> None:
-        self._searcher = searcher
-
-    def on_checkpoint(
-        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
-    ) -> None:
-        """Called by Ray Tune once a checkpoint lies in the storage."""
-        self._searcher.keep(trial.trial_id, checkpoint.path, trial.last_result)
-
-
-def _values(trial: FrozenTrial) -> list[float]:
-    return [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    diverged = trial.user_attrs.get(_DIVERGED)
-    values = tuple(_values(trial))
+def trial_record(trial: FrozenTrial) -> TrialRecord:
+    """What the study knows of a trial; `pareto`, which depends on the others, is False."""
+    diverged = trial.user_attrs.get(DIVERGED)
+    values = tuple(curve(trial).values())
     states: dict[TrialState, RecordState] = {
         TrialState.COMPLETE: "complete",
         TrialState.PRUNED: "pruned",
         TrialState.FAIL: "failed",
     }
-    state: RecordState = "diverged" if diverged else states.get(trial.state, "running")
     return TrialRecord(
         number=trial.number,
-        state=state,
+        state="diverged" if diverged else states.get(trial.state, "running"),
         parameters=dict(trial.params),
-        map_11pt=None if diverged else trial.user_attrs.get(_BEST_MAP),
+        map_11pt=None if diverged else trial.user_attrs.get(MAP),
         epochs=len(values),
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
         curve=values,
-        checkpoint=trial.user_attrs.get(_BEST),
-        error=diverged or trial.user_attrs.get(_ERROR),
+        checkpoint=trial.user_attrs.get(CHECKPOINT),
+        error=diverged or trial.user_attrs.get(ERROR),
+        ms_per_image=trial.user_attrs.get(MS_PER_IMAGE),
     )
 
 
-def _inside(value: Any, values: Range) -> bool:
-    if values.choices is not None:
-        return value in values.choices
-    assert values.low is not None
-    assert values.high is not None
-    return bool(values.low <= value <= values.high)
+def _pareto_front(records: Sequence[TrialRecord]) -> set[int]:
+    """Numbers of the complete trials that no other one dominates."""
+    points = {
+        record.number: (record.map_11pt, -record.ms_per_image)
+        for record in records
+        if record.state == "complete"
+        and record.map_11pt is not None
+        and record.ms_per_image is not None
+    }
+
+    def dominated(point: tuple[float, float]) -> bool:
+        return any(
+            other[0] >= point[0] and other[1] >= point[1] and other != point
+            for other in points.values()
+        )
+
+    return {number for number, point in points.items() if not dominated(point)}
+
+
+def _check_space(study: optuna.Study, config: Config, place: StudyPlace) -> None:
+    wanted = distributions(config.search.space)
+    for trial in study.get_trials(deepcopy=False):
+        for name, distribution in trial.distributions.items():
+            if wanted.get(name) != distribution:
+                now = wanted.get(name, "not searched")
+                raise ValueError(
+                    f"the study {place.study_name!r} in {place.shown} was searched in another "
+                    f"space ({name} was {distribution}, now {now}): resume it with the "
+                    "configuration that it was started with, or choose another --name"
+                )

@@ -11,12 +11,14 @@ from ssd_dist.experiment import (
     finish_experiment,
     latest_experiment,
     ranked,
+    read_config,
     read_trials,
     start_experiment,
     storage_folder,
     write_json,
     write_trials,
 )
+from ssd_dist.search_config import Range, SearchConfig
 
 
 def trial(number, map_11pt):
@@ -102,6 +104,12 @@ def test_trials_are_kept_best_first(tmp_path):
     write_trials(tmp_path, trials)
     assert [t.number for t in read_trials(tmp_path)] == [2, 0, 1]
     assert read_trials(tmp_path) == ranked(trials)
+
+
+def test_the_configuration_comes_back_with_its_search_space(tmp_path):
+    config = Config(lr=0.25, search=SearchConfig(space={"lr": Range(low=0.1, high=0.5)}))
+    start_experiment(tmp_path, "tune", config, "synthetic")
+    assert read_config(tmp_path) == config
 
 
 def test_writing_is_all_or_nothing(tmp_path):

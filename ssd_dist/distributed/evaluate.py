@@ -1,0 +1,111 @@
+"""An evaluation on the cluster: read and checked here, predicted by workers, reported here."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ray.exceptions import RayError
+
+from ssd_dist.analysis.importance import Learned
+from ssd_dist.checkpoint import load_checkpoint
+from ssd_dist.data import open_split
+from ssd_dist.distributed.cluster import Cluster, connect, silence
+from ssd_dist.distributed.predict import predict_on_cluster, restore
+from ssd_dist.distributed.train import root_cause
+from ssd_dist.experiment import TrialRecord, anchored
+from ssd_dist.report.analyse import Scope
+from ssd_dist.report.evaluate import EvaluationOutcome, report_detections
+from ssd_dist.terminal import JobFailedError, Terminal
+
+
+def run_evaluation(
+    checkpoint_folder: Path,
+    data: str,
+    split_name: str,
+    out_dir: Path,
+    terminal: Terminal,
+    *,
+    num_workers: int | None = None,
+    batch_size: int = 16,
+    scope: Scope = "quick",
+    trials: list[TrialRecord] | None = None,
+    learned: Learned | None = None,
+) -> EvaluationOutcome:
+    """Evaluates a checkpoint on a split and writes its report.
+
+    Args:
+        checkpoint_folder: see checkpoint.py; this process alone reads it.
+        data: a VOC root that every node sees, or `synthetic`; its classes must be the checkpoint's.
+        split_name: usually `test`, which nothing else opens.
+        out_dir: for report.html, report.md, report.json, detections.json and trace.json.
+        terminal: where progress is shown.
+        num_workers: None: one a GPU, or one a CPU core where there is no GPU.
+        batch_size: pictures that a worker takes at a time. Neither number changes the result.
+        scope: how much of the detector's cost is measured, see report/analyse.py.
+        trials: of the search that the checkpoint comes from.
+        learned: what that search says about its hyperparameters.
+
+    Raises:
+        ValueError, FileNotFoundError: what was asked for can't be, or a picture can't be read; the
+            message names the file.
+        JobFailedError: the prediction failed.
+    """
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, not {batch_size}")
+    checkpoint = load_checkpoint(checkpoint_folder)
+    _, data = anchored(checkpoint.config, data)
+    split = open_split(data, split_name, checkpoint.class_names)
+    model = restore(checkpoint)
+    cluster = connect(terminal)
+    num_workers = _fitting_workers(num_workers, cluster, -(-len(split.annotations) // batch_size))
+    count = len(split.annotations)
+    terminal.line(f"predicting {count} pictures on {num_workers} {cluster.device} worker(s)")
+    started = time.perf_counter()
+    with terminal.bar("prediction"), silence():
+        try:
+            detections = predict_on_cluster(
+                checkpoint,
+                split,
+                cluster,
+                num_workers=num_workers,
+                batch_size=batch_size,
+                on_progress=lambda done: terminal.advance(done, count),
+            )
+        except RuntimeError as error:
+            raise JobFailedError(f"the prediction failed: {error}") from error
+        except RayError as error:
+            error.__cause__ = None  # Ray Data's own mark, which says nothing
+            raise JobFailedError(f"the prediction failed: {root_cause(error)}") from error
+    terminal.line(f"predicted in {time.perf_counter() - started:.1f} s")
+    return report_detections(
+        checkpoint,
+        model,
+        split,
+        detections,
+        out_dir,
+        checkpoint_folder=checkpoint_folder,
+        data=data,
+        scope=scope,
+        trials=trials,
+        learned=learned,
+        on_progress=terminal.line,
+    )
+
+
+def _fitting_workers(asked: int | None, cluster: Cluster, num_batches: int) -> int:
+    """The workers to start: those asked for, or as many as the cluster holds and have a batch.
+
+    Raises ValueError, in one sentence, for what Ray would wait for without end.
+    """
+    if asked is None:
+        return max(1, min(cluster.num_slots, num_batches))
+    if asked < 1:
+        raise ValueError(f"--workers must be at least 1, not {asked}")
+    if asked > cluster.num_slots:
+        kind = "GPUs" if cluster.num_gpus else "CPU cores"
+        raise ValueError(
+            f"{asked} workers need {asked} {kind}, and this Ray has {cluster.num_slots}: "
+            "ask for fewer"
+        )
+    return asked

@@ -1,0 +1,66 @@
+"""What the terminal shows while a search runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Callback
+
+from ssd_dist.distributed.searcher import StudySearcher
+from ssd_dist.experiment import TrialRecord
+from ssd_dist.terminal import Terminal, format_value
+
+
+class TrialLines(Callback):
+    """A line for each trial that ends, and the bar."""
+
+    def __init__(
+        self,
+        searcher: StudySearcher,
+        terminal: Terminal,
+        earlier: list[TrialRecord],
+        num_trials: int,
+    ) -> None:
+        self._searcher, self._terminal, self._num_trials = searcher, terminal, num_trials
+        self._best = max((trial.map_11pt or 0.0 for trial in earlier), default=0.0)
+        self._num_ended = sum(trial.state != "running" for trial in earlier)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch of a trial: the bar tells the best so far."""
+        self._best = max(self._best, result.get("map_11pt", 0.0))
+        self._advance()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended: complete, pruned or diverged."""
+        self._end(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed for good."""
+        self._end(trial)
+
+    def _end(self, trial: Any) -> None:
+        record = self._searcher.record(trial.trial_id)
+        if record is None:  # the study's storage is lost, and the search about to stop
+            return
+        self._num_ended += 1
+        place = f"{self._num_ended:>3}/{self._num_trials}"
+        self._terminal.line(f"{place}  {trial_line(record, self._best)}")
+        self._advance()
+
+    def _advance(self) -> None:
+        self._terminal.advance(
+            self._num_ended, self._num_trials, f"search (best mAP {self._best:.4f})"
+        )
+
+
+def trial_line(trial: TrialRecord, best: float) -> str:
+    """A trial in one line."""
+    values = "  ".join(f"{name} {format_value(v)}" for name, v in trial.parameters.items())
+    accuracy = "-" if trial.map_11pt is None else f"{trial.map_11pt:.4f}"
+    speed = "" if trial.ms_per_image is None else f"  {trial.ms_per_image:.1f} ms/image"
+    return (
+        f"trial {trial.number:<3} mAP {accuracy} (best {best:.4f}){speed}"
+        f"  {trial.state:<8} after {trial.epochs} epochs  {values}"
+    )
