@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on the test split and writes the report.
+"""Evaluates a checkpoint on the test split, over the cluster, and writes the report.
 
 python jobs/evaluate.py --experiment runs/search --data path/to/VOC --out runs/search/report
 """
@@ -11,16 +11,24 @@ from pathlib import Path
 
 import tyro
 
+from ssd_dist.analysis.importance import learn
 from ssd_dist.checkpoint import load_checkpoint
-from ssd_dist.experiment import best_checkpoint, latest_experiment, read_trials, storage_folder
-from ssd_dist.report.evaluate import evaluate_checkpoint
+from ssd_dist.distributed.evaluate import run_evaluation
+from ssd_dist.experiment import (
+    best_checkpoint,
+    latest_experiment,
+    read_config,
+    read_trials,
+    storage_folder,
+)
+from ssd_dist.report.analyse import Scope
 from ssd_dist.terminal import Terminal, run_job, shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Evaluate a detector: 11-point mAP, pictures, curves, operations and time, as report.html and
-    report.json. With no flags: the experiment in `runs` that finished last."""
+    """Evaluate a detector: 11-point mAP, pictures, curves, operations and time, as report.html,
+    report.md and report.json. With no flags: the experiment in `runs` that finished last."""
 
     experiment: Path | None = None
     """Folder of a training or a search: its best checkpoint is evaluated."""
@@ -32,6 +40,16 @@ class Arguments:
     """Split to evaluate on."""
     out: Path | None = None
     """Folder for the report; without it, `report` in the experiment's (or checkpoint's) folder."""
+    workers: int | None = None
+    """Processes that hold the network; without it one a GPU, or one a CPU core where there is no
+    GPU. They change the speed, not the result."""
+    batch_size: int = 16
+    """Pictures that a worker takes at a time; changes the speed, not the result."""
+    analysis: Scope = "quick"
+    """How much of the detector's cost is measured. `none`: operations by count, and the time of a
+    picture. `quick`: also the training step and the inference segment by segment, in about half a
+    minute. `full`: also every device, the law of running time and data-parallel scaling, in about
+    five minutes."""
 
 
 def main(arguments: Arguments, terminal: Terminal) -> None:
@@ -40,14 +58,26 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         raise ValueError("give --experiment or --checkpoint, not both")
     if arguments.checkpoint is not None:
         folder = checkpoint = storage_folder(str(arguments.checkpoint))
-        trials = None
+        trials = learned = None
     else:
         named = arguments.experiment
         folder = storage_folder(str(named)) if named else latest_experiment(storage_folder("runs"))
         checkpoint, trials = best_checkpoint(folder), read_trials(folder)
+        learned = learn(trials, read_config(folder).search.space) if trials else None
     data = arguments.data or load_checkpoint(checkpoint).data
     out = storage_folder(str(arguments.out)) if arguments.out else folder / "report"
-    outcome = evaluate_checkpoint(checkpoint, data, arguments.split, out, trials=trials)
+    outcome = run_evaluation(
+        checkpoint,
+        data,
+        arguments.split,
+        out,
+        terminal,
+        num_workers=arguments.workers,
+        batch_size=arguments.batch_size,
+        scope=arguments.analysis,
+        trials=trials,
+        learned=learned,
+    )
     for problem in outcome.problems:
         terminal.line(f"note: {problem}")
     for name, ap in outcome.result.ap_11pt.items():

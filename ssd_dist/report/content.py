@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ssd_dist.analysis.importance import Learned
+from ssd_dist.evaluation.summary import Summary
 from ssd_dist.evaluation.voc_ap import VocResult
 from ssd_dist.experiment import TrialRecord, ranked
 from ssd_dist.structures import Annotation, Detections
@@ -30,20 +32,21 @@ class ReportContent:
     data_name: str
     data_fingerprint: str
     split: str
-    class_names: Sequence[str]
     annotations: Sequence[Annotation]
     detections: Sequence[Detections]
     """In any order; a picture without an entry has none."""
-    result: VocResult
+    summary: Summary
     """Of `detections` against `annotations`."""
     read_image: Callable[[int], np.ndarray]
     """Position among the annotations → the picture, (H, W, 3) uint8, RGB."""
     complexity: Mapping[str, Any]
-    """`total_macs`, `total_params`, `layers`: [{name, kind, in_channels, out_channels, kernel,
-    stride, groups, output_hw, params, macs}], `segments`: {name: {params, macs}}."""
+    """As :meth:`ssd_dist.analysis.complexity.Complexity.to_json` gives it."""
     timing: Mapping[str, Any]
-    """`ms_per_image`: {median, p10, p90}; `device`, `num_threads` and whatever else was measured,
-    which is shown as it stands."""
+    """As :meth:`ssd_dist.analysis.timing_report.TimingReport.to_json` gives it; at least `device`,
+    `num_threads` and `inference_ms_per_image`: {median, p10, p90}."""
+    law: Mapping[str, Any] | None = None
+    """`law` and `law_details` as :meth:`ssd_dist.analysis.law.Law.to_json` gives them; None: not
+    measured."""
     provenance: Mapping[str, Any]
     """`git_commit` (or None), `libraries`: {name: version}, `machine`: {cpu, gpu, cores, ...},
     `python`; shown as it stands."""
@@ -51,19 +54,31 @@ class ReportContent:
     """What the checkpoint reached when it was chosen."""
     leaderboard: Sequence[TrialRecord] | None = None
     """None: the checkpoint comes from a single training."""
+    learned: Learned | None = None
+    """None: there was no search, or too small a one to learn from."""
     training_curve: Sequence[Mapping[str, float | None]] = ()
     """One mapping an epoch: epoch, loss, loss_conf, loss_loc, l2_term, lr, map_11pt; what is not
     known may be missing."""
 
     def __post_init__(self) -> None:
-        if tuple(self.result.ap_11pt) != tuple(self.class_names):
+        if self.summary.num_images != len(self.annotations):
             raise ValueError(
-                f"the result is about the classes {list(self.result.ap_11pt)}, "
-                f"the report about {list(self.class_names)}"
+                f"the summary is about {self.summary.num_images} pictures, the report about "
+                f"{len(self.annotations)}"
             )
         missing = {"alpha", "l2_lambda", "lr"} - set(self.hyperparameters)
         if missing:
             raise ValueError(f"hyperparameters lack {', '.join(sorted(missing))}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of class i + 1 at position i."""
+        return self.summary.class_names
+
+    @property
+    def voc(self) -> VocResult:
+        """Average precision, curves and ranks."""
+        return self.summary.voc
 
     def trials_by_map(self) -> list[TrialRecord]:
         """The leaderboard, best first; trials that never validated come last."""

@@ -1,26 +1,26 @@
-"""From a checkpoint to its report: prediction on a split, average precision, complexity, timing."""
+"""From a checkpoint's detections to its report: average precision, complexity, timing."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ssd_dist.analysis.complexity import count_complexity
-from ssd_dist.analysis.timing import time_inference
-from ssd_dist.checkpoint import load_checkpoint
-from ssd_dist.config import to_mapping
-from ssd_dist.engine import Worker, place
-from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
+from ssd_dist.analysis.importance import Learned
+from ssd_dist.checkpoint import Checkpoint
+from ssd_dist.config import ModelConfig, to_mapping
+from ssd_dist.engine import place
+from ssd_dist.evaluation.summary import summarize
+from ssd_dist.evaluation.voc_ap import VocResult
 from ssd_dist.experiment import TrialRecord
-from ssd_dist.model.ssd import build_model
+from ssd_dist.model.ssd import SSD
 from ssd_dist.provenance import provenance
+from ssd_dist.report.analyse import Scope, analyse
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.write import write_report
-from ssd_dist.training import open_dataset, predict_split
-
-NUM_TIMED_PICTURES = 50
+from ssd_dist.structures import Detections, Split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,55 +34,56 @@ class EvaluationOutcome:
     """What the reader dropped or repaired in the data."""
 
 
-def evaluate_checkpoint(
-    checkpoint_folder: Path,
-    data: str,
-    split: str,
+def report_detections(
+    checkpoint: Checkpoint,
+    model: SSD,
+    split: Split,
+    detections: Sequence[Detections],
     out_dir: Path,
     *,
-    trials: list[TrialRecord] | None = None,
+    checkpoint_folder: Path,
+    data: str,
+    scope: Scope = "quick",
+    trials: Sequence[TrialRecord] | None = None,
+    learned: Learned | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> EvaluationOutcome:
-    """Evaluates a checkpoint on a split and writes its report, on the GPU if there is one.
+    """Evaluates what a checkpoint found in a split and writes its report.
+
+    The timing is this process's: on its GPU if it has one, else on the cores that it may use.
 
     Args:
-        checkpoint_folder: see checkpoint.py.
-        data: a VOC root, or `synthetic`; its classes must be the checkpoint's.
+        checkpoint: see checkpoint.py.
+        model: the checkpoint's network.
         split: usually `test`, which nothing else opens.
-        out_dir: for report.html, report.json and detections.json.
+        detections: of every picture of the split.
+        out_dir: for what :func:`ssd_dist.report.write.write_report` writes, and the trace.
+        checkpoint_folder: where the checkpoint lies, for the report.
+        data: what the evaluation was given as `--data`, for the report.
+        scope: how much of the cost is measured.
         trials: of the search that the checkpoint comes from.
-
-    Raises ValueError or FileNotFoundError, naming the file, for a checkpoint or data that can't be
-    read.
+        learned: what that search says about its hyperparameters.
+        on_progress: takes a line before each part.
     """
-    checkpoint = load_checkpoint(checkpoint_folder)
     config, class_names = checkpoint.config, checkpoint.class_names
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dataset = open_dataset(config, data, split, class_names=class_names)
-    model = build_model(config.model, len(class_names), load_weights=False)
-    model.load_state_dict(checkpoint.weights)
     place(model, config, device)
-
-    detections = predict_split(model, dataset, config, Worker(device=device))
-    result = evaluate_voc(dataset.split.annotations, detections, class_names)
-    pictures = [dataset[i].image for i in range(min(len(dataset), NUM_TIMED_PICTURES))]
-    timing = {
-        "ms_per_image": asdict(time_inference(model, pictures, config, device)),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "num_threads": torch.get_num_threads(),
-        "batch_size": 1,
-        "num_pictures": len(pictures),
-        "mirror": config.postprocess.mirror,
-        "measured": "network, decoding and NMS, picture in memory",
-    }
-    architecture = config.model.architecture
+    on_progress("average precision, its interval, COCO's measures, mistakes")
+    summary = summarize(split.annotations, detections, class_names)
+    analysis = analyse(
+        model,
+        config,
+        split,
+        device,
+        scope=scope,
+        out_dir=out_dir,
+        data_name=f"{Path(data).name}, {split.name}",
+        on_progress=on_progress,
+    )
     report = write_report(
         out_dir,
         ReportContent(
-            model_name=(
-                f"{architecture} · {config.model.backbone} · {config.model.image_size} px"
-                if architecture in ("ssd", "ssdlite")
-                else f"{architecture} · {config.model.image_size} px"
-            ),
+            model_name=_model_name(config.model),
             config=to_mapping(config),
             hyperparameters={
                 "alpha": config.alpha,
@@ -91,19 +92,27 @@ def evaluate_checkpoint(
             },
             checkpoint=str(checkpoint_folder),
             data_name=Path(data).name,
-            data_fingerprint=dataset.split.fingerprint,
-            split=split,
-            class_names=class_names,
-            annotations=dataset.split.annotations,
+            data_fingerprint=split.fingerprint,
+            split=split.name,
+            annotations=split.annotations,
             detections=detections,
-            result=result,
-            read_image=dataset.split.read_image,
-            complexity=count_complexity(model, config.model.image_size).to_json(),
-            timing=timing,
+            summary=summary,
+            read_image=split.read_image,
+            complexity=analysis.complexity,
+            timing=analysis.timing,
+            law=analysis.law,
             provenance={**provenance(), "data": data},
             validation_map_11pt=checkpoint.metrics.get("map_11pt"),
             leaderboard=trials,
+            learned=learned,
             training_curve=checkpoint.history,
         ),
     )
-    return EvaluationOutcome(report, result, dataset.split.problems)
+    return EvaluationOutcome(report, summary.voc, split.problems)
+
+
+def _model_name(model: ModelConfig) -> str:
+    parts = [model.architecture, f"{model.image_size} px"]
+    if model.architecture in ("ssd", "ssdlite"):
+        parts.insert(1, model.backbone)
+    return " · ".join(parts)

@@ -54,6 +54,18 @@ def three_digits(value: float | None) -> str:
     return f"{value:.{min(decimals, 6)}f}"
 
 
+def num_bytes(value: float | None) -> str:
+    """A number of bytes in three digits and with its unit: 13.4 MB."""
+    digits, prefix = magnitude(value)
+    return digits if value is None else f"{digits} {prefix}B"
+
+
+def with_prefix(value: float | None) -> str:
+    """Three digits and the prefix right behind them: 3.44 M; small numbers as they are."""
+    digits, prefix = magnitude(value)
+    return f"{digits} {prefix}".strip()
+
+
 def percent(part: float, whole: float) -> str:
     """A share in per cent, to the whole; below 10 to one decimal."""
     if not whole:

@@ -10,39 +10,42 @@ from typing import Any
 
 import numpy as np
 
+from ssd_dist.evaluation.summary import summary_json
 from ssd_dist.report.content import ReportContent
 from ssd_dist.structures import Detections
 
 
 def report_json(content: ReportContent) -> str:
-    """Every number of the report, unrounded; NaN and infinity become null."""
-    result = content.result
+    """Every number of the report, unrounded; NaN and infinity become null.
+
+    All of `evaluation.summary.summary_json` stands at the top level; `complexity`, `timing`, `law`
+    and `law_details` are as their analyses give them, null where they were not measured.
+    """
+    law = content.law or {"law": None, "law_details": None}
     report = {
         "model": content.model_name,
-        "map_11pt": result.map_11pt,
-        "ap_11pt": result.ap_11pt,
-        "iou_threshold": result.iou_threshold,
+        **summary_json(content.summary, "exact"),
+        "iou_threshold": content.voc.options.iou_threshold,
         "validation_map_11pt": content.validation_map_11pt,
-        "num_images": len(content.annotations),
-        "num_objects": result.num_objects,
         "num_parameters": content.complexity["total_params"],
         "num_macs": content.complexity["total_macs"],
-        "time_per_image_ms": content.timing["ms_per_image"],
+        "time_per_image_ms": content.timing["inference_ms_per_image"],
         "hyperparameters": content.hyperparameters,
-        "ranks": result.ranks,
         "data": content.data_name,
         "data_fingerprint": content.data_fingerprint,
         "split": content.split,
-        "class_names": list(content.class_names),
         "checkpoint": content.checkpoint,
         "config": content.config,
         "complexity": content.complexity,
         "timing": content.timing,
+        "law": law["law"],
+        "law_details": law["law_details"],
         "leaderboard": (
             None
             if content.leaderboard is None
             else [asdict(trial) for trial in content.trials_by_map()]
         ),
+        "learned": None if content.learned is None else asdict(content.learned),
         "training_curve": content.training_curve,
         "provenance": content.provenance,
     }

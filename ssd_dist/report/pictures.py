@@ -11,18 +11,17 @@ import numpy as np
 from PIL import Image
 
 from ssd_dist.evaluation.assignment import Assignment, assign
+from ssd_dist.evaluation.confusion import with_scores_from
 from ssd_dist.evaluation.tables import (
     DetectionTable,
     ObjectTable,
     flatten_annotations,
     flatten_detections,
 )
-from ssd_dist.evaluation.voc_ap import Curve
 from ssd_dist.report.content import ReportContent
 
 _LONGEST_SIDE = 640
 _JPEG_QUALITY = 82
-_DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +69,21 @@ class Gallery:
     num_false: int
 
 
-def best_f1(curve: Curve) -> tuple[float, float, float] | None:
-    """Score threshold with the largest F1 = 2PR / (P + R), and precision and recall there.
-
-    None for a curve without a true positive. Between equal scores there is no threshold: only the
-    last of them is looked at.
-    """
-    recall, precision, confidence = curve
-    if not len(recall) or recall[-1] == 0:
-        return None
-    last_of_equals = np.append(confidence[1:] != confidence[:-1], True)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
-    at = int(np.argmax(np.where(last_of_equals, f1, -1.0)))
-    return float(confidence[at]), float(precision[at]), float(recall[at])
-
-
 def make_gallery(content: ReportContent, num_each: int = 4) -> Gallery:
-    """The best, typical and worst pictures by F1, detections cut at each class's best-F1 threshold.
+    """The best, typical and worst pictures by F1, detections cut at each class's
+    threshold in the summary.
 
     Of pictures with equal F1 the fuller one is the better example and the one with more mistakes
     the worse. Fewer than `num_each` of a kind where there are not enough pictures. Raises what
     `read_image` raises.
     """
     objects = flatten_annotations(content.annotations, len(content.class_names))
-    found = flatten_detections(content.detections, content.annotations, len(content.class_names))
-    found = _above(found, _thresholds(content))
-    assignment = assign(objects, found, iou_threshold=content.result.iou_threshold)
+    found = with_scores_from(
+        flatten_detections(content.detections, content.annotations, len(content.class_names)),
+        [content.summary.score_thresholds[name] for name in content.class_names],
+        len(content.class_names),
+    )
+    assignment = assign(objects, found, options=content.voc.options)
 
     num_pictures = len(content.annotations)
     false = ~assignment.true_positive & ~assignment.ignored
@@ -122,19 +110,6 @@ def make_gallery(content: ReportContent, num_each: int = 4) -> Gallery:
         num_objects=int(num_objects.sum()),
         num_found=int(num_found.sum()),
         num_false=int(num_false.sum()),
-    )
-
-
-def _thresholds(content: ReportContent) -> np.ndarray:
-    """(C,) score from which on a detection is drawn."""
-    best = [best_f1(content.result.curves[name]) for name in content.class_names]
-    return np.array([_DEFAULT_THRESHOLD if b is None else b[0] for b in best])
-
-
-def _above(found: DetectionTable, thresholds: np.ndarray) -> DetectionTable:
-    keep = found.scores >= thresholds[found.labels - 1]
-    return DetectionTable(
-        found.images[keep], found.boxes_xyxy[keep], found.labels[keep], found.scores[keep]
     )
 
 

@@ -1,4 +1,4 @@
-"""Writes a report: report.html, report.json and detections.json."""
+"""Writes a report: report.html, report.md, report.json and detections.json."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.json_files import detections_json, report_json
+from ssd_dist.report.markdown import render_markdown
 from ssd_dist.report.render import render_html
 
 
 def write_report(out_dir: str | Path, content: ReportContent) -> Path:
-    """Writes the three files into `out_dir`, made if need be, and returns that of report.html.
+    """Writes the four files into `out_dir`, made if need be, and returns that of report.html.
 
     All are rendered before the first is written, and each is written beside its place and then
     renamed: a failure leaves what was there before.
@@ -21,6 +22,7 @@ def write_report(out_dir: str | Path, content: ReportContent) -> Path:
     texts = {
         "detections.json": detections_json(content.detections, content.class_names),
         "report.json": report_json(content),
+        "report.md": render_markdown(content),
         "report.html": render_html(content),
     }
     out_dir.mkdir(parents=True, exist_ok=True)

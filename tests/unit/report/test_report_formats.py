@@ -1,10 +1,8 @@
 import math
 
-import numpy as np
 import pytest
 
-from ssd_dist.evaluation.voc_ap import Curve
-from ssd_dist.report import formats, plots
+from ssd_dist.report import formats
 
 
 @pytest.mark.parametrize(
@@ -70,38 +68,10 @@ def test_counts_measures_and_shares():
     assert formats.percent(1, 0) == "–"
 
 
-def test_a_long_curve_is_thinned_to_its_outline():
-    rng = np.random.default_rng(0)
-    recall = np.sort(rng.random(50_000))
-    precision = rng.random(50_000)
-    precision[[123, 40_000]] = 2.0, -1.0  # the highest and the lowest must survive
-    kept_recall, kept_precision = plots._thin(Curve(recall, precision, recall[::-1]))
-    assert len(kept_recall) <= 802
-    assert (np.diff(kept_recall) >= 0).all()
-    assert (kept_recall[0], kept_recall[-1]) == (recall[0], recall[-1])
-    assert (kept_precision.max(), kept_precision.min()) == (2.0, -1.0)
-
-
-@pytest.mark.parametrize(
-    ("ticks", "labels"),
-    [
-        ([0.1, 1, 10], ["0.1", "1", "10"]),
-        ([1e-4, 1e-3, 1e-2], ["10⁻⁴", "10⁻³", "10⁻²"]),
-        ([2e-5, 5e-5], ["2·10⁻⁵", "5·10⁻⁵"]),
-    ],
-)
-def test_tick_labels(ticks, labels):
-    assert plots._decade_labels(ticks) == labels
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[0.01, 0.02, 0.04], [1e-6, 1e-3, 1e-2], [0.0, 1.0, 2.0], [5.0], ["sgd", "$x$", True], []],
-)
-def test_any_searched_values_are_drawn(trial, values):
-    trials = [trial(i, 0.5, parameters={"x": value}) for i, value in enumerate(values)]
-    svg = plots.map_against("x", trials)
-    assert svg.startswith('<svg class="plot"')
-    assert "validation mAP" in svg
-    if "$x$" in values:
-        assert ">$x$<" in svg
+def test_bytes_and_prefixes():
+    assert formats.num_bytes(13_434_000) == "13.4 MB"
+    assert formats.num_bytes(999_900) == "1.00 MB"
+    assert formats.num_bytes(12) == "12.0 B"
+    assert formats.num_bytes(None) == "–"
+    assert formats.with_prefix(3_358_400) == "3.36 M"
+    assert formats.with_prefix(0) == "0"

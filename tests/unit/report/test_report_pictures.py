@@ -2,32 +2,9 @@ import base64
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from ssd_dist.evaluation.voc_ap import Curve, evaluate_voc
-from ssd_dist.report.pictures import best_f1, make_gallery
-
-
-def curve(recall, precision, confidence):
-    return Curve(np.array(recall), np.array(precision), np.array(confidence))
-
-
-def test_best_f1_worked_by_hand():
-    # F1: 0.5, 0.4, 4/6, 4/7.
-    points = curve([1 / 3, 1 / 3, 2 / 3, 2 / 3], [1, 1 / 2, 2 / 3, 1 / 2], [0.9, 0.8, 0.7, 0.6])
-    assert best_f1(points) == (0.7, 2 / 3, 2 / 3)
-
-
-def test_best_f1_does_not_cut_between_equal_scores():
-    # The first alone has F1 of 1, but no threshold takes it without the second.
-    points = curve([1, 1], [1, 1 / 2], [0.5, 0.5])
-    assert best_f1(points) == (0.5, 1 / 2, 1)
-
-
-@pytest.mark.parametrize("points", [curve([], [], []), curve([0, 0], [0, 0], [0.9, 0.8])])
-def test_no_true_positive_has_no_best_f1(points):
-    assert best_f1(points) is None
+from ssd_dist.report.pictures import make_gallery
 
 
 def test_mistakes_are_marked_and_counted(content):
@@ -61,7 +38,6 @@ def test_no_picture_is_shown_twice_and_few_are_enough(content_with, annotation, 
                 class_names=names,
                 annotations=annotations,
                 detections=found,
-                result=evaluate_voc(annotations, found, names),
                 read_image=lambda index: np.zeros((30, 40, 3), np.uint8),
             ),
             num_each=4,

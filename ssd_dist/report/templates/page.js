@@ -8,7 +8,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const button = header.querySelector("button");
     if (!button) return;
     button.addEventListener("click", () => {
-      const rows = [...body.rows].map((row) => [row, row.cells[column].dataset.sort ?? ""]);
+      const rows = [...body.rows].map((row) => [row, row.cells[column]?.dataset.sort ?? ""]);
       const numeric = rows.every(([, value]) => value === "" || !isNaN(value));
       // The first click on numbers shows the largest first, on names the first of the alphabet.
       const before = header.getAttribute("aria-sort");

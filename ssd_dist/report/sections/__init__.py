@@ -1,0 +1,1 @@
+"""What the templates of the same names show: plain mappings of numbers, texts and plots."""

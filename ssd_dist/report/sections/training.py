@@ -1,0 +1,27 @@
+"""How the training of the checkpoint went."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from ssd_dist.report.content import ReportContent
+from ssd_dist.report.training_plots import over_epochs
+
+_PANELS = (
+    ("Validation mAP", {"map_11pt": "mAP"}, True),
+    (
+        "Training loss",
+        {"loss": "total", "loss_conf": "class", "loss_loc": "box", "l2_term": "L2"},
+        False,
+    ),
+    ("Learning rate", {"lr": "rate"}, False),
+)
+
+
+def training(content: ReportContent) -> list[tuple[str, Markup]]:
+    """(caption, plot) of what is known about the epochs."""
+    drawn = [
+        (caption, over_epochs(content.training_curve, lines, is_map=is_map))
+        for caption, lines, is_map in _PANELS
+    ]
+    return [(caption, plot) for caption, plot in drawn if plot is not None]
