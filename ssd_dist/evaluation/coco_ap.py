@@ -1,7 +1,7 @@
 """COCO's twelve numbers (Lin et al. 2014), by faster-coco-eval.
 
-Its numbers are those of pycocotools, the reference (a test holds all twelve to 1e-12), in a fifth of
-the time.
+Its numbers are those of pycocotools, the reference (a test holds all twelve to 1e-12), in a fifth
+of the time.
 
 Everything is handed over in memory: pictures, objects and detections are numbered from 1, because
 COCO's programs take an object numbered 0 for no object at all.
