@@ -50,34 +50,35 @@ def assign(
     scores = detections.scores
     if options.score_decimals is not None:
         scores = round_decimals(scores, options.score_decimals)
-    claims, claimed = _find_objects(objects, detections, options)
-    belongs_to = np.full(len(scores), -1, dtype=np.int64)
-    belongs_to[claims] = claimed
-    verdicts = np.full(len(scores), _FALSE, dtype=np.uint8)
-    if not options.count_difficult:
-        is_difficult = objects.difficult[claimed]
-        verdicts[claims[is_difficult]] = _IGNORED
-        claims, claimed = claims[~is_difficult], claimed[~is_difficult]
-
-    # The highest score has the object, and of equal ones the first row: the last to be written
-    # where they are written backwards.
-    bids = scores[claims]
-    highest = np.full(len(objects.labels), -np.inf, dtype=scores.dtype)
-    np.maximum.at(highest, claimed, bids)
-    is_highest = np.flatnonzero(bids == highest[claimed])[::-1]
-    winners = np.full(len(objects.labels), -1, dtype=np.int64)
-    winners[claimed[is_highest]] = claims[is_highest]
+    num_detections, num_objects = len(scores), len(objects.labels)
+    belongs_to = np.full(num_detections, -1, dtype=np.int64)
+    verdicts = np.full(num_detections, _FALSE, dtype=np.uint8)
+    highest = np.full(num_objects, -np.inf, dtype=scores.dtype)
+    winners = np.full(num_objects, -1, dtype=np.int64)
+    for rows, its_object in _find_objects(objects, detections, options):
+        belongs_to[rows] = its_object
+        if not options.count_difficult:
+            is_difficult = objects.difficult[its_object]
+            verdicts[rows[is_difficult]] = _IGNORED
+            rows, its_object = rows[~is_difficult], its_object[~is_difficult]
+        # The highest score has the object, and of equal ones the first row: the last to be written
+        # where they are written backwards.
+        bids, before = scores[rows], highest[its_object]
+        np.maximum.at(highest, its_object, bids)
+        wins = np.flatnonzero((bids == highest[its_object]) & (bids > before))[::-1]
+        winners[its_object[wins]] = rows[wins]
     verdicts[winners[winners >= 0]] = _TRUE
 
     order, ranked_scores, ranked_verdicts = _rank(detections.labels, scores, verdicts)
+    marked = np.flatnonzero(ranked_verdicts)
     return Assignment(
         true_positive=verdicts == _TRUE,
         ignored=verdicts == _IGNORED,
         objects=belongs_to,
         order=order,
         scores=ranked_scores,
-        true_at=np.flatnonzero(ranked_verdicts == _TRUE),
-        ignored_at=np.flatnonzero(ranked_verdicts == _IGNORED),
+        true_at=marked[ranked_verdicts[marked] == _TRUE],
+        ignored_at=marked[ranked_verdicts[marked] == _IGNORED],
     )
 
 
@@ -146,12 +147,12 @@ def _parts(length: int) -> Iterator[slice]:
 
 def _find_objects(
     objects: ObjectTable, detections: DetectionTable, options: ApOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the detections that belong to an object, rising, and these objects' rows."""
-    found_by, found = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    if not len(objects.labels):
-        return found_by[0], found[0]
-    num_labels = 1 + max(objects.labels.max(), detections.labels.max(initial=0))
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Part after part of the detections: the rows of those that belong to an object, rising, and
+    these objects' rows."""
+    if not len(objects.labels) or not len(detections.labels):
+        return
+    num_labels = 1 + max(objects.labels.max(), detections.labels.max())
     object_keys = objects.images * num_labels + objects.labels
     is_last = objects.difficult & options.difficult_last
     by_key = np.lexsort((is_last, object_keys))  # stable
@@ -180,9 +181,7 @@ def _find_objects(
             _rows(boxes_xyxy, dtype, pixel), object_rows, run_starts[run], run_lengths[run], pixel
         )
         enough = reaches(iou, options.iou_threshold)
-        found_by.append(rows[enough])
-        found.append(by_key[nearest[enough]])
-    return np.concatenate(found_by), np.concatenate(found)
+        yield rows[enough], by_key[nearest[enough]]
 
 
 def _as_compared(boxes_xyxy: np.ndarray, options: ApOptions) -> np.ndarray:

@@ -183,11 +183,12 @@ def _counted(assignment: Assignment, start: int, stop: int) -> tuple[np.ndarray,
 
 def _curve(true_at: np.ndarray, scores: np.ndarray, num_objects: int) -> Curve:
     """Of the detections of one class by falling score, (T,) true positives among (K,)."""
-    is_true = np.zeros(len(scores), dtype=bool)
-    is_true[true_at] = True
-    num_true = np.cumsum(is_true, dtype=np.int32)
-    precision = num_true / np.arange(1, len(scores) + 1, dtype=np.int32)
-    return Curve(num_true / max(num_objects, 1), precision, scores)
+    num_true = np.arange(len(true_at) + 1)
+    lengths = np.diff(true_at, prepend=0, append=len(scores))  # rows with 0, 1, … true so far
+    recall = np.repeat(num_true / max(num_objects, 1), lengths)
+    precision = np.repeat(num_true.astype(np.float64), lengths)
+    precision /= np.arange(1, len(scores) + 1, dtype=np.int32)
+    return Curve(recall, precision, scores)
 
 
 def _ranks(

@@ -11,6 +11,7 @@ from ssd_dist.experiment import TrialRecord
 from ssd_dist.report import search_plots, space_plots
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.sections.answer import SYMBOLS
+from ssd_dist.report.trial_marks import in_sight, with_map
 
 _MOST_PAIRED = 4
 """Hyperparameters of whose pairs a contour is drawn: the most important ones that are numbers."""
@@ -28,11 +29,13 @@ def search(content: ReportContent) -> dict[str, Any] | None:
     symbols = {name: SYMBOLS.get(name, name) for name in names}
     weightiest = _by_importance(names, content.learned)
     numeric = [name for name in weightiest if _is_numeric(name, trials)]
+    far_below = any(in_sight([trial.map_11pt or 0.0 for trial in with_map(trials)])[1])
     return {
         "trials": trials,
         "states": _STATES,
         "seconds": sum(trial.seconds for trial in trials),
-        "broke_off": any(trial.state not in ("complete", "pruned") for trial in trials),
+        "marks": _marks(trials, far_below=far_below),
+        "far_below": far_below,
         "timed": any(trial.ms_per_image is not None for trial in trials),
         "parameters": [
             {
@@ -70,6 +73,17 @@ def _searched(trials: Sequence[TrialRecord]) -> list[str]:
     """The searched hyperparameters, the three named ones first."""
     found = {name for trial in trials for name in trial.parameters}
     return [name for name in SYMBOLS if name in found] + sorted(found - set(SYMBOLS))
+
+
+def _marks(trials: Sequence[TrialRecord], *, far_below: bool) -> list[str]:
+    """What the marks mean that occur, beside the filled dot."""
+    states = {trial.state for trial in with_map(trials)}
+    meanings = {
+        "hollow ones were stopped early, as others were ahead of them": "pruned" in states,
+        "crosses broke off or are not at their end": bool(states - {"complete", "pruned"}),
+        "triangles lie below the plot": far_below,
+    }
+    return [meaning for meaning, occurs in meanings.items() if occurs]
 
 
 def _is_numeric(name: str, trials: Sequence[TrialRecord]) -> bool:

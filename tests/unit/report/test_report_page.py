@@ -1,57 +1,11 @@
 import dataclasses
 import re
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from report_pages import Page, section, words
 
 from ssd_dist.report.render import render_html
-
-VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
-
-
-class Page(HTMLParser):
-    """Checks that the elements are nested, and gathers ids, links, headings and text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.ids, self.links, self.text = [], [], [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value)
-            if name in {"href", "src", "xlink:href", "srcset", "data"}:
-                self.links.append(value)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.open):
-            self.text.append(data)
-
-
-def words(html):
-    """The text without tags, on one line."""
-    return re.sub(r"[ \n]+", " ", "".join(Page(html).text))
-
-
-def section(html, name):
-    start = html.index(f'<section id="{name}">')
-    end = "</section>"
-    return html[start : html.index(end, start) + len(end)]
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +89,6 @@ def test_sections_without_content_are_left_out(content_with):
     assert not {"search", "training", "law"} & set(page.ids)
     assert not {"#search", "#training", "#law"} & set(page.links)
     assert {"accuracy", "pictures", "complexity", "timing", "provenance"} <= set(page.ids)
-
-
-def test_trials_stand_best_first(html):
-    rows = re.findall(r'<tr[^>]*><th scope="row" class="number" data-sort="(\d+)">', html)
-    assert rows == ["2", "0", "3", "1"]
-    assert html.count('class="winner"') == 1
 
 
 @pytest.fixture(scope="module")
@@ -251,34 +199,6 @@ def test_the_law_marks_what_is_extrapolated(brief_with, make_law):
     assert page.count("<td>measured</td>") == 2
     assert len(re.findall(r'<svg class="plot"', page)) == 5
     assert "--analysis full" not in html
-
-
-def test_the_search_says_what_it_learned(html):
-    text = words(section(html, "search"))
-    assert "Much came from the rate. Little came from the rest." in text
-    shares = re.findall(
-        r'<tr><th scope="row">([^<]+)</th>\s*<td class="bar">.*?<td class="number">([^<]+)</td>',
-        section(html, "search").replace("\n", " "),
-    )
-    assert shares == [
-        ("learning rate", "70\u202f%"),
-        ("α", "10\u202f%"),
-        ("λ", "5.0\u202f%"),
-        ("α with learning rate", "12\u202f%"),
-        ("λ with learning rate", "3.0\u202f%"),
-    ]
-
-
-def test_a_search_of_two_objectives_has_its_front(html, content_with, trial):
-    trials = [
-        trial(0, 0.8, ms_per_image=9.0, pareto=True),
-        trial(1, 0.7, ms_per_image=4.0, pareto=True),
-        trial(2, 0.6, ms_per_image=6.0),
-    ]
-    page = section(render_html(content_with(leaderboard=trials)), "search")
-    assert "Pareto front" in page
-    assert page.count("on the front") == 2
-    assert "Pareto front" not in section(html, "search")
 
 
 def test_plots_take_their_colours_from_the_page_and_are_well_formed(html):
