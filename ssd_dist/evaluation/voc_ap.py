@@ -13,7 +13,7 @@ interpolation. docs/average_precision.md explains both, and how other programs d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,6 +64,33 @@ class Curve(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Curves(Mapping[str, Curve]):
+    """Class name → its curve, made when it is looked at: no number needs the curves, which take
+    longer to write down than to rank."""
+
+    true_at: dict[str, np.ndarray]
+    """(T,) int64: the places of the class's true positives among its detections by rank."""
+    scores: dict[str, np.ndarray]
+    """(K,) the scores of these detections."""
+    num_objects: dict[str, int]
+
+    def __getitem__(self, name: str) -> Curve:
+        true_at, scores = self.true_at[name], self.scores[name]
+        num_true = np.arange(len(true_at) + 1)
+        lengths = np.diff(true_at, prepend=0, append=len(scores))  # rows with 0, 1, … true so far
+        recall = np.repeat(num_true / max(self.num_objects[name], 1), lengths)
+        precision = np.repeat(num_true.astype(np.float64), lengths)
+        precision /= np.arange(1, len(scores) + 1)
+        return Curve(recall, precision, scores)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.true_at)
+
+    def __len__(self) -> int:
+        return len(self.true_at)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class VocResult:
     """Average precision of a split; every mapping has all classes, in the order of their labels.
 
@@ -80,7 +107,7 @@ class VocResult:
     """Class name → area under its whole interpolated curve, 0 to 1 (VOC 2010+); None likewise."""
     ranks: dict[str, list[Rank]]
     """Class name → its 11 recall levels; all "never reached" for a class without objects."""
-    curves: dict[str, Curve]
+    curves: Mapping[str, Curve]
     """Class name → its curve; empty for a class without objects."""
     num_objects: dict[str, int]
     """Class name → number of its objects that count: what recall is divided by."""
@@ -132,7 +159,8 @@ def evaluate_tables(
         )
 
     assignment = assign(objects, detections, options=options)
-    curves: dict[str, Curve] = {}
+    numbers = dict(zip(class_names, num_objects.tolist(), strict=True))
+    curves = _Curves({}, {}, numbers)
     ranks: dict[str, list[Rank]] = {}
     ap_11pt: dict[str, float | None] = {}
     ap_area: dict[str, float | None] = {}
@@ -140,14 +168,12 @@ def evaluate_tables(
     bounds = np.searchsorted(
         detections.labels, np.arange(1, num_classes + 2), sorter=assignment.order
     ).tolist()
-    for name, n, start, stop in zip(
-        class_names, num_objects.tolist(), bounds[:-1], bounds[1:], strict=True
-    ):
+    for (name, n), start, stop in zip(numbers.items(), bounds[:-1], bounds[1:], strict=True):
         true_at, scores = _counted(assignment, start, stop if n else start)
+        curves.true_at[name], curves.scores[name] = true_at, scores
         num_true = np.arange(1, len(true_at) + 1)
         # Precision is largest at a true positive: the others can be left aside.
         envelope = np.maximum.accumulate((num_true / (true_at + 1))[::-1])[::-1]
-        curves[name] = _curve(true_at, scores, n)
         ranks[name] = _ranks(true_at, envelope, scores, n, options)
         ap_11pt[name] = math.fsum(r.precision for r in ranks[name]) / NUM_LEVELS if n else None
         ap_area[name] = math.fsum(envelope) / n if n else None  # each raises recall by 1/n
@@ -160,7 +186,7 @@ def evaluate_tables(
         ap_area=ap_area,
         ranks=ranks,
         curves=curves,
-        num_objects=dict(zip(class_names, num_objects.tolist(), strict=True)),
+        num_objects=numbers,
         options=options,
     )
 
@@ -179,16 +205,6 @@ def _counted(assignment: Assignment, start: int, stop: int) -> tuple[np.ndarray,
         true_at = true_at - np.searchsorted(ignored_at, true_at)  # so many before each fall out
         scores = np.delete(scores, ignored_at)
     return true_at, scores
-
-
-def _curve(true_at: np.ndarray, scores: np.ndarray, num_objects: int) -> Curve:
-    """Of the detections of one class by falling score, (T,) true positives among (K,)."""
-    num_true = np.arange(len(true_at) + 1)
-    lengths = np.diff(true_at, prepend=0, append=len(scores))  # rows with 0, 1, … true so far
-    recall = np.repeat(num_true / max(num_objects, 1), lengths)
-    precision = np.repeat(num_true.astype(np.float64), lengths)
-    precision /= np.arange(1, len(scores) + 1, dtype=np.int32)
-    return Curve(recall, precision, scores)
 
 
 def _ranks(

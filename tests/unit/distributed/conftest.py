@@ -2,9 +2,22 @@
 
 import pytest
 from searching import Driver, make_config
-from sqlalchemy.engine import URL
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Engine
 
 from ssd_dist.distributed.study_storage import StudyPlace, new_place
+
+
+@pytest.fixture(autouse=True)
+def hasty_disk():
+    """Nobody cuts the power during a test: SQLite need not wait for the disk."""
+
+    def hurry(connection, record):
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
 
 
 @pytest.fixture
