@@ -127,8 +127,23 @@ def _recorded_place(folder: Path) -> StudyPlace:
 def open_storage(place: StudyPlace) -> RDBStorage:
     """Connects, and makes the tables if there are none.
 
+    An experiment's own file appears with its tables in it: whoever opens it while the search is
+    starting (a dashboard) would else make them at the same time, and end the search by that.
+
     Raises StudyStorageError or ValueError, in one sentence without secrets.
     """
+    if place.own_file and not Path(str(place.url.database)).exists():
+        file = Path(str(place.url.database))
+        beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            _connect(replace(place, url=place.url.set(database=str(beside)))).engine.dispose()
+            beside.rename(file)
+        finally:
+            beside.unlink(missing_ok=True)
+    return _connect(place)
+
+
+def _connect(place: StudyPlace) -> RDBStorage:
     # Optuna fills in {SCHEMA_VERSION}; braces of a user's are to stay.
     url = place.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     backend = place.url.get_backend_name()

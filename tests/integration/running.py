@@ -22,17 +22,18 @@ def run_job(script: str, *arguments: object, env: dict[str, str], timeout: float
     )
 
 
-def start_job(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen:
-    """The same, not waited for; in a process group of its own."""
+def start_job(script: str, *arguments: object, env: dict[str, str], log: Path) -> subprocess.Popen:
+    """The same, not waited for; in a process group of its own. What it prints goes to `log`."""
     command = [sys.executable, f"jobs/{script}", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env=env,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def kill(process: subprocess.Popen) -> None:

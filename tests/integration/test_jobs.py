@@ -67,12 +67,13 @@ def test_a_search_that_is_killed_and_resumed(tiny_config, voc_root, tmp_path, ra
     """kill -9 of the driver in the middle: no trial is lost, none is run twice."""
     arguments = [*flags(tiny_config, voc_root, tmp_path, "s"), "--trials", 4, "--epochs", 3]
     study = tmp_path / "s" / "study.db"
-    driver = start_job("tune.py", *arguments, env=ray_server.environment)
+    log = tmp_path / "driver.log"
+    driver = start_job("tune.py", *arguments, env=ray_server.environment, log=log)
 
     def one_is_finished():
         return study.exists() and any(s in ("COMPLETE", "PRUNED") for s in _states_or_none(study))
 
-    wait_until(one_is_finished, 150, lambda: "no trial finished")
+    wait_until(one_is_finished, 150, lambda: f"no trial finished; {log.read_text()}")
     kill(driver)
     before = {i: s for i, s in enumerate(states(study)) if s in ("COMPLETE", "PRUNED")}
     assert len(before) < 4, "the search was over before it was killed"
@@ -136,16 +137,17 @@ def test_trials_of_two_workers(tiny_config, voc_root, tmp_path, ray_server):
 
 def test_a_killed_worker_costs_an_epoch_at_most(tiny_config, voc_root, tmp_path, ray_server):
     arguments = [*flags(tiny_config, voc_root, tmp_path, "k"), "--epochs", 12, "--workers", 2]
-    driver = start_job("train.py", *arguments, env=ray_server.environment)
+    log = tmp_path / "driver.log"
+    driver = start_job("train.py", *arguments, env=ray_server.environment, log=log)
 
     def checkpoints():
         return sorted((tmp_path / "k" / "ray").glob("checkpoint_*/checkpoint.json"))
 
-    wait_until(lambda: len(checkpoints()) > 1, 120, lambda: "no checkpoint")
+    wait_until(lambda: len(checkpoints()) > 1, 120, lambda: f"no checkpoint; {log.read_text()}")
     workers = ray_server.named("ray::RayTrainWorker")
     assert workers
     workers[0].kill()
-    assert driver.wait(timeout=200) == 0
+    assert driver.wait(timeout=200) == 0, log.read_text()
     best = read_json(tmp_path / "k" / "best.json")
     assert best["map_11pt"] >= 0
     last = max((load_checkpoint(path.parent) for path in checkpoints()), key=lambda c: c.epoch)

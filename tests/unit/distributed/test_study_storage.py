@@ -2,6 +2,9 @@
 
 import pickle
 import sqlite3
+import threading
+import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -157,6 +160,25 @@ def test_a_read_only_database(tmp_path):
     with pytest.raises(StudyStorageError, match="attempt to write a readonly database"):
         open_study(StudyPlace(url, "another", own_file=False), config)
     assert load_study(StudyPlace(url, "study", own_file=False)).trials  # to read it is enough
+
+
+def test_the_file_is_never_seen_without_its_tables(place):
+    """Who opens it while the search is starting must not make the tables at the same time."""
+    file = Path(place.url.database)
+    tables_at_first_sight = []
+
+    def look():
+        while not file.exists():
+            time.sleep(0.001)
+        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database:
+            tables_at_first_sight.extend(database.execute("SELECT name FROM sqlite_master"))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    open_storage(place)
+    watcher.join()
+    assert ("alembic_version",) in tables_at_first_sight
+    assert [path.name for path in file.parent.glob("*study.db*")] == ["study.db"]
 
 
 def test_a_study_that_is_gone_is_told_and_not_begun_anew(place):
