@@ -46,7 +46,7 @@ class ModelArguments:
     head: Literal["ssd", "ssdlite"] | None = None
     """Heads on a timm backbone, plain (the default) or depthwise separable."""
     batch_size: int | None = None
-    """Pictures of a training step; without it, the configuration's."""
+    """Pictures of a training step; without it, the configuration's, or 8."""
     optimizer: Literal["sgd", "adamw"] | None = None
     """Without it, the configuration's."""
     json: Path | None = None

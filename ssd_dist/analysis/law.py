@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis import scaling as scaling_
 from ssd_dist.analysis.regression import LinearFit, Regression, fit_linear, regress
 from ssd_dist.analysis.scaling import Scaling, measure_scaling, workers_to_measure
@@ -204,6 +205,7 @@ def measure_law(
     The processes import the main module anew: a script that calls this needs the usual
     `if __name__ == "__main__"`.
     """
+    keep_freed_memory()
     say = on_progress or (lambda _: None)
     points = sweep_for(device) if points is None else points
     if num_workers is None:

@@ -20,6 +20,7 @@ COCO_NUM_CLASSES = 91
 
 _IMAGE_SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 _IMAGE_SIZE = 300
+_BATCH_SIZE = 8
 
 Head = Literal["ssd", "ssdlite"]
 Optimizer = Literal["sgd", "adamw"]
@@ -68,7 +69,7 @@ def choose_model(
         num_classes: classes with the background among them, as torchvision counts; None: those that
             the configuration names, or COCO's 91.
         head: of a timm backbone; None: `ssd`.
-        batch_size: pictures of a training step; None: the configuration's.
+        batch_size: pictures of a training step; None: the configuration's, or 8.
         optimizer: None: the configuration's.
 
     Raises ValueError for a name that means nothing, naming close ones, and for a number out of its
@@ -87,7 +88,8 @@ def choose_model(
         class_names = config.data.class_names
         own_num_classes = COCO_NUM_CLASSES if class_names is None else len(class_names) + 1
     else:
-        config = replace_at(Config(), _model_fields(name, head or "ssd"))
+        fields = _model_fields(name, head or "ssd")
+        config = replace_at(Config(), {"global_batch_size": _BATCH_SIZE, **fields})
         own_num_classes = COCO_NUM_CLASSES
     given = {
         "model.image_size": image_size,

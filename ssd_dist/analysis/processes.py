@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis.step_timing import StepBudget, set_up_training, time_steps
 from ssd_dist.config import Config, replace_at
 from ssd_dist.data.dataset import DetectionDataset
@@ -126,13 +127,14 @@ def _time_in_process(
     num_steps: int,
     results: Any,
 ) -> None:
+    keep_freed_memory()
     torch.set_num_threads(1)
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     dist.init_process_group(
         "gloo", init_method=rendezvous, rank=rank, world_size=num_processes, timeout=_TIMEOUT
     )
-    budget = StepBudget(least=num_steps, most=num_steps)
+    one = StepBudget(num_warmup=0, least=1, most=1)
     times = {}
     try:
         for precision in precisions:
@@ -150,10 +152,16 @@ def _time_in_process(
                 network=DistributedDataParallel(apart.model, gradient_as_bucket_view=True),
                 worker=Worker(_CPU, rank, num_processes),
             )
-            dist.barrier()
-            alone = time_steps(apart, budget)
-            dist.barrier()
-            times[precision] = ParallelSteps(tuple(time_steps(together, budget)), tuple(alone))
+            # By turns, as the first steps of a process are slower than the later ones.
+            steps: dict[str, list[float]] = {"together": [], "apart": []}
+            for _ in range(1 + num_steps):
+                dist.barrier()
+                steps["apart"] += time_steps(apart, one)
+                dist.barrier()
+                steps["together"] += time_steps(together, one)
+            times[precision] = ParallelSteps(
+                tuple(steps["together"][1:]), tuple(steps["apart"][1:])
+            )
     finally:
         dist.destroy_process_group()
     results.put(times)
@@ -168,6 +176,7 @@ def _measure_memory(
     num_threads: int,
     results: Any,
 ) -> None:
+    keep_freed_memory()
     torch.set_num_threads(num_threads)
     base = _forget_peak()
     training = set_up_training(

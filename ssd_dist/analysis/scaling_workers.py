@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis.clock import synchronise
 from ssd_dist.analysis.sweep import NUM_CLASSES, Point, random_batch
 from ssd_dist.config import Config
@@ -83,6 +84,7 @@ def _run(
     folder: Path,
     results: Any,
 ) -> None:
+    keep_freed_memory()
     torch.set_num_threads(1)
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.multiprocessing.spawn import ProcessException
 
+from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis.clock import TOTAL
 from ssd_dist.analysis.device_table import DeviceTable
 from ssd_dist.analysis.devices import compare_devices
@@ -176,6 +177,7 @@ def measure_timing(
 
     Raises ValueError where the data has no picture.
     """
+    keep_freed_memory()  # as the workers of a training do
     if dataset is None:
         dataset = drawn_dataset(config, model.num_classes, batch_size)
     batch_size = min(batch_size, len(dataset))
@@ -185,7 +187,7 @@ def measure_timing(
     on_progress(f"timing: training steps of {batch_size} pictures")
     memory_before = _start_gpu_peak(device)
     training = set_up_training(model, config, Worker(device), dataset, batch_size)
-    warmup = 5 if on_gpu else 1
+    warmup = 5 if on_gpu else 2
     steps = time_segments(training, StepBudget(num_warmup=warmup, seconds=budget.steps))
     gpu_bytes = torch.cuda.max_memory_allocated(device) - memory_before if on_gpu else None
     # Without a GPU the clock waits for nothing and adds some microseconds: no need to do without.

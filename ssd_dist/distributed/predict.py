@@ -30,6 +30,7 @@ from ray.data import (
 )
 from torch import Tensor
 
+from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.config import Config
 from ssd_dist.data.cache import _read_shrunk, _shrunk_size
@@ -228,6 +229,7 @@ class _Detector:
     def __init__(
         self, checkpoint: _Shared, device_type: str, *, decode: Callable[[Batch], Batch] | None
     ) -> None:
+        keep_freed_memory()
         torch.set_num_threads(1)  # as in training; another number can change the last bits
         loaded: Checkpoint = checkpoint.get()
         self._config, self._decode = loaded.config, decode

@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import optuna
-from ray import tune
 
 from ssd_dist.config import Config, SearchConfig, replace_at
 from ssd_dist.data import open_split
-from ssd_dist.distributed.cluster import check_fits, connect, silence, worker_resources
-from ssd_dist.distributed.first_points import Plan, plan_search
+from ssd_dist.distributed.cluster import check_fits, connect, silence
+from ssd_dist.distributed.first_points import plan_search
 from ssd_dist.distributed.samplers import sampler_notes
 from ssd_dist.distributed.searcher import (
-    CheckpointRecorder,
-    StorageGuard,
-    StudyScheduler,
     StudySearcher,
 )
 from ssd_dist.distributed.study import (
     COMMIT,
     FINGERPRINT,
-    close_finished,
-    enqueue,
-    load_study,
     num_finished,
     open_study,
     trial_records,
 )
+from ssd_dist.distributed.study_start import begin, place_of, study_so_far
 from ssd_dist.distributed.study_storage import (
-    StudyPlace,
-    disk_failure,
-    existing_place,
-    has_place,
-    new_place,
-    open_storage,
     record_place,
     storage_errors,
 )
-from ssd_dist.distributed.trial import TrialRequest, run_trial
+from ssd_dist.distributed.trial import TrialRequest
 from ssd_dist.distributed.trial_lines import TrialLines
-from ssd_dist.distributed.warm_start import EarlierTrials, enter_priors, is_warm, read_earlier
+from ssd_dist.distributed.tuner import build_tuner, fit
+from ssd_dist.distributed.warm_start import is_warm, read_earlier
 from ssd_dist.experiment import (
     TrialRecord,
     check_start,
@@ -56,9 +41,6 @@ from ssd_dist.experiment import (
 from ssd_dist.provenance import git_commit
 from ssd_dist.terminal import JobFailedError, Terminal, shown
 from ssd_dist.training import prepare
-
-MAX_TRIAL_FAILURES = 2
-"""Lost workers that a trial survives; each costs the epoch under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +86,8 @@ def run_search(
         JobFailedError: the search was interrupted, or no trial finished an epoch.
     """
     check_start(folder, "tune", config, data, resume=resume)
-    place = _place(folder, study_storage, warm_start, resume=resume)
-    study = _study_so_far(folder, place, config)
+    place = place_of(folder, study_storage, warm_start, resume=resume)
+    study = study_so_far(folder, place, config)
     fingerprint = open_split(data, config.data.train_split, config.data.class_names).fingerprint
     earlier = None
     with storage_errors(place):
@@ -133,7 +115,7 @@ def run_search(
     record_place(folder, place)
     with storage_errors(place):
         study = study or open_study(place, config)
-        _begin(study, config, plan, earlier, terminal)
+        begin(study, config, plan, earlier, terminal)
         records, num_left = trial_records(study), plan.num_trials - num_finished(study)
     if num_left > 0:
         attributes = {COMMIT: git_commit(), FINGERPRINT: fingerprint}
@@ -147,9 +129,9 @@ def run_search(
             objectives=config.search.objectives,
         )
         lines = TrialLines(searcher, terminal, records, plan.num_trials)
-        tuner = _tuner(request, searcher, lines, num_trials=num_left, concurrent=concurrent)
+        tuner = build_tuner(request, searcher, lines, num_trials=num_left, concurrent=concurrent)
         with terminal.bar("search"), silence():
-            _fit(tuner, searcher)
+            fit(tuner, searcher)
         with storage_errors(place):
             records, num_done = trial_records(study), num_finished(study)
         if num_done < plan.num_trials:
@@ -159,55 +141,6 @@ def run_search(
                 "by --resume"
             )
     return _conclude(config, folder, records)
-
-
-def _place(
-    folder: Path, storage: str | None, warm_start: Path | None, *, resume: bool
-) -> StudyPlace:
-    """Where the study lies or is to lie, and what it starts from."""
-    if not (resume and has_place(folder)):
-        return new_place(folder, storage, warm_start)
-    place = existing_place(folder, storage)
-    if warm_start is not None and warm_start != place.warm_start:
-        started = "without one" if place.warm_start is None else f"from {place.warm_start}"
-        raise ValueError(
-            f"--warm-start {shown(warm_start)}: experiment {folder} was started {started}; resume "
-            "it without the flag"
-        )
-    return place
-
-
-def _study_so_far(folder: Path, place: StudyPlace, config: Config) -> optuna.Study | None:
-    """The study of a search that is resumed; None if there is none yet. Connects to a database in
-    any case, so that one that can't be used is told before anything is started."""
-    if not has_place(folder):
-        if not place.own_file:
-            open_storage(place)
-        return None
-    if (folder / "ray").is_dir():  # trials were started, so the study was there
-        try:
-            load_study(place)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{error}: put it back, say where it is by --study-storage, or take another --name"
-            ) from None
-    return open_study(place, config)
-
-
-def _begin(
-    study: optuna.Study,
-    config: Config,
-    plan: Plan,
-    earlier: EarlierTrials | None,
-    terminal: Terminal,
-) -> None:
-    """Brings a study to where its trials can start, wherever an earlier driver was killed."""
-    if earlier is not None:
-        for line in earlier.lines():
-            terminal.line(line)
-        enter_priors(study, earlier)
-    enqueue(study, plan)
-    close_finished(study, config.epochs)
 
 
 def _check_batches(config: Config, num_train: int, workers_per_trial: int) -> None:
@@ -221,64 +154,6 @@ def _check_batches(config: Config, num_train: int, workers_per_trial: int) -> No
                 f"pictures and {workers_per_trial} worker(s) a trial it must lie between "
                 f"{workers_per_trial} and {num_train}"
             )
-
-
-def _tuner(
-    request: TrialRequest,
-    searcher: StudySearcher,
-    lines: tune.Callback,
-    *,
-    num_trials: int,
-    concurrent: int,
-) -> tune.Tuner:
-    single = request.num_workers == 1
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, request=request),
-        # The nested workers reserve their own; Tune refuses a trial that reserves nothing.
-        worker_resources(request.cluster) if single else {"cpu": 0, "memory": 100e6},
-    )
-    return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            metric="map_11pt",
-            mode="max",
-            search_alg=searcher,
-            scheduler=StudyScheduler(searcher),
-            num_samples=num_trials,
-            max_concurrent_trials=concurrent,
-            # A trial of several workers waits inside Ray Train and can't hand its actor on.
-            reuse_actors=single,
-            trial_dirname_creator=_folder_name,
-        ),
-        run_config=tune.RunConfig(
-            # A name of its own each time: Ray Tune would take up its own snapshot otherwise.
-            name=f"search-{time.strftime('%Y%m%d-%H%M%S')}",
-            storage_path=str(request.folder / "ray"),
-            stop=StorageGuard(searcher),
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="map_11pt"
-            ),
-            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
-            callbacks=[CheckpointRecorder(searcher), lines],
-            verbose=0,
-        ),
-    )
-
-
-def _fit(tuner: tune.Tuner, searcher: StudySearcher) -> None:
-    """Runs the trials. Raises JobFailedError if the storage is lost meanwhile."""
-    lost = None
-    try:
-        tuner.fit()
-    except Exception as error:
-        lost = disk_failure(str(error))  # Ray Tune's own files
-        if lost is None and searcher.failure is None:
-            raise
-    if lost := searcher.failure or lost:
-        raise JobFailedError(
-            f"the search stopped: {lost}; nothing that was finished is lost: put that right, and "
-            "go on by --resume"
-        )
 
 
 def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> SearchOutcome:
@@ -295,7 +170,3 @@ def _conclude(config: Config, folder: Path, trials: list[TrialRecord]) -> Search
         folder, replace_at(config, best.parameters), best.map_11pt, Path(best.checkpoint)
     )
     return SearchOutcome(folder, path, tuple(ranked(trials)))
-
-
-def _folder_name(trial: Any) -> str:
-    return f"trial-{trial.evaluated_params['number']:04d}"

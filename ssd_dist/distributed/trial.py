@@ -15,12 +15,13 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from ssd_dist.allocator import return_memory
 from ssd_dist.analysis.timing import time_inference
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config, replace_at
 from ssd_dist.distributed.cluster import Cluster, worker_resources
 from ssd_dist.distributed.train import build_trainer
-from ssd_dist.distributed.worker import return_memory, train_and_report
+from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
 from ssd_dist.model.ssd import build_model
 from ssd_dist.provenance import cpu_name

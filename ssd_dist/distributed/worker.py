@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import os
 import shutil
 import time
@@ -17,6 +14,7 @@ import ray
 import torch
 import torch.distributed as dist
 
+from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.config import Config
 from ssd_dist.engine import NonFiniteLossError, Worker
 from ssd_dist.training import EpochReport, train
@@ -31,6 +29,7 @@ def this_worker(device_type: str) -> Worker:
     its own. Takes the threads that Ray granted: one a CPU core, as more processes of one thread
     train faster than fewer with more.
     """
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]))
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -94,14 +93,6 @@ def train_and_report(
         if shown:
             ray.get(progress.push_divergence.remote(str(error)))
         report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None)
-
-
-def return_memory() -> None:
-    """Gives back to the system what an earlier trial in this process left: its models, and the
-    freed memory that the C library keeps (600 MB after a trial on BCCD)."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _throttled(progress: Any) -> Callable[[int, int], None]:

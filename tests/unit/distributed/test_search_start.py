@@ -6,7 +6,7 @@ import pytest
 from searching import SPACE, Driver, make_config
 
 from ssd_dist.config import Range
-from ssd_dist.distributed import search
+from ssd_dist.distributed import search, tuner
 from ssd_dist.distributed.search import run_search
 from ssd_dist.distributed.study_storage import (
     STORAGE_VARIABLE,
@@ -130,15 +130,15 @@ class Tuner:
 
 def test_a_storage_that_is_lost_meanwhile_ends_the_search_in_a_sentence(place):
     searcher = Driver(make_config(), place).searcher
-    search._fit(Tuner(), searcher)
+    tuner.fit(Tuner(), searcher)
     with pytest.raises(JobFailedError, match="No space left on device; nothing that was") as caught:
-        search._fit(Tuner(OSError(28, "No space left on device")), searcher)
+        tuner.fit(Tuner(OSError(28, "No space left on device")), searcher)
     assert "\n" not in str(caught.value)
     with pytest.raises(ZeroDivisionError):
-        search._fit(Tuner(ZeroDivisionError()), searcher)
+        tuner.fit(Tuner(ZeroDivisionError()), searcher)
     searcher.failure = "the study in x can't be used: gone"
     with pytest.raises(JobFailedError, match="go on by --resume"):
-        search._fit(Tuner(), searcher)
+        tuner.fit(Tuner(), searcher)
 
 
 def test_the_best_of_two_objectives_is_the_fastest_of_the_most_accurate(tmp_path):
