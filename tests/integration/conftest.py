@@ -123,11 +123,14 @@ def ray_server(environment, tmp_path_factory):
     """A Ray of the tests' own: own ports, folder and token; ended by its processes' ids."""
     # Ray's sockets have to fit into 107 characters, so not below pytest's own folders.
     folder = Path("/tmp") / f"ssd_dist_ray_{os.getpid()}"
-    gcs, dashboard = _free_ports(2)
+    # The agent's too: by default it is the same for every Ray of a machine, and of two such the
+    # second would take no jobs.
+    gcs, dashboard, agent = _free_ports(3)
     low = 20000 + os.getpid() % 100 * 100
     command = [
         str(RAY), "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={folder}",
-        f"--dashboard-port={dashboard}", "--num-cpus=2", "--num-gpus=0",
+        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+        "--num-cpus=2", "--num-gpus=0",
         "--object-store-memory=200000000", f"--min-worker-port={low}",
         f"--max-worker-port={low + 99}", "--disable-usage-stats",
     ]  # fmt: skip
