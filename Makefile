@@ -21,17 +21,20 @@ demo: setup
 	$(BIN)/python jobs/tune.py --config configs/demo.yaml --storage $(dir $(DEMO)) --name $(notdir $(DEMO))
 	$(BIN)/python jobs/evaluate.py --experiment $(DEMO)
 
-# The fast ones first.
-test: setup
-	$(BIN)/python -m pytest tests/unit tests/integration
+# The fast ones first, on all cores; those with a Ray of their own one after the other.
+test: test-unit
+	$(BIN)/python -m pytest tests/integration
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit
 
 # Side by side with other programs, in one run; they come with the extra `bench`.
 bench: setup
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/search_overhead.py
+	$(BIN)/python benchmarks/search_quality.py
+	$(BIN)/python benchmarks/kills.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -41,7 +41,7 @@ CONFIG = {
         "num_extra_maps": 0,
     },
     "optimizer": {"name": "adamw"},
-    "search": {"grace_epochs": 1},
+    "search": {"grace_epochs": 1, "repeats": {"top_k": 0}},
 }
 _EARLIEST_S, _LATEST_S = 2.0, 40.0
 """When a kill comes, after the start of the driver. It takes ten seconds until the first epoch."""

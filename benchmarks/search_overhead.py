@@ -27,6 +27,7 @@ from ssd_dist.distributed import tuner
 from ssd_dist.distributed.search import run_search
 from ssd_dist.distributed.study import load_study
 from ssd_dist.distributed.study_storage import existing_place
+from ssd_dist.search_config import RepeatsConfig
 from ssd_dist.terminal import Terminal, run_job
 
 _PART = 100
@@ -60,7 +61,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         epochs=1,
         global_batch_size=2,
         model=ModelConfig(backbone="test_resnet.r160_in1k", image_size=64),
-        search=SearchConfig(trials=arguments.trials),
+        search=SearchConfig(trials=arguments.trials, repeats=RepeatsConfig(top_k=0)),
     )
     with tempfile.TemporaryDirectory() as storage:
         folder = Path(storage) / "overhead"

@@ -5,6 +5,7 @@ python jobs/evaluate.py --experiment runs/search --data path/to/VOC --out runs/s
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import tyro
 from ssd_dist.analysis.importance import learn
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.distributed.evaluate import run_evaluation
+from ssd_dist.distributed.mirror import mirrored, place_at
 from ssd_dist.experiment import (
     best_checkpoint,
     latest_experiment,
@@ -21,6 +23,7 @@ from ssd_dist.experiment import (
     read_trials,
     storage_folder,
 )
+from ssd_dist.repeated import read_repeats
 from ssd_dist.report.analyse import Scope
 from ssd_dist.terminal import Terminal, run_job, shown
 
@@ -30,8 +33,8 @@ class Arguments:
     """Evaluate a detector: 11-point mAP, pictures, curves, operations and time, as report.html,
     report.md and report.json. With no flags: the experiment in `runs` that finished last."""
 
-    experiment: Path | None = None
-    """Folder of a training or a search: its best checkpoint is evaluated."""
+    experiment: str | None = None
+    """Folder (or s3://…, gs://…) of a training or a search: its best checkpoint is evaluated."""
     checkpoint: Path | None = None
     """Folder of one checkpoint, instead of an experiment."""
     data: str | None = None
@@ -50,19 +53,28 @@ class Arguments:
     picture. `quick`: also the training step and the inference segment by segment, in about half a
     minute. `full`: also every device, the law of running time and data-parallel scaling, in about
     five minutes."""
+    skip_repeats: bool = False
+    """Leave out the mAP on this split of every seed with which a search trained its best and the
+    SSD paper's defaults again."""
 
 
 def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → checkpoint → one evaluation."""
     if arguments.experiment is not None and arguments.checkpoint is not None:
         raise ValueError("give --experiment or --checkpoint, not both")
+    place = place_at(arguments.experiment) if arguments.experiment else None
+    with mirrored(place, writes=False) if place else contextlib.nullcontext():
+        _evaluate(arguments, place.folder if place else None, terminal)
+
+
+def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal) -> None:
     if arguments.checkpoint is not None:
         folder = checkpoint = storage_folder(str(arguments.checkpoint))
-        trials = learned = None
+        trials = learned = repeats = None
     else:
-        named = arguments.experiment
-        folder = storage_folder(str(named)) if named else latest_experiment(storage_folder("runs"))
+        folder = experiment or latest_experiment(storage_folder("runs"))
         checkpoint, trials = best_checkpoint(folder), read_trials(folder)
+        repeats = read_repeats(folder)
         learned = learn(trials, read_config(folder).search.space) if trials else None
     data = arguments.data or load_checkpoint(checkpoint).data
     out = storage_folder(str(arguments.out)) if arguments.out else folder / "report"
@@ -77,11 +89,15 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         scope=arguments.analysis,
         trials=trials,
         learned=learned,
+        repeats=repeats,
+        with_repeats=not arguments.skip_repeats,
     )
     for problem in outcome.problems:
         terminal.line(f"note: {problem}")
     for name, ap in outcome.result.ap_11pt.items():
         terminal.line(f"  AP {name:<20} {'no objects' if ap is None else f'{ap:.4f}'}")
+    if outcome.judgement is not None:
+        terminal.line(outcome.judgement.sentence)
     terminal.heading(f"{arguments.split} 11-point mAP {outcome.result.map_11pt:.4f}")
     terminal.line(f"Report: {shown(outcome.report)}")
 

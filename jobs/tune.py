@@ -12,9 +12,11 @@ from pathlib import Path
 
 import tyro
 
+from ssd_dist.analysis.repeats import judge, spread
 from ssd_dist.config import load_config, replace_at
-from ssd_dist.distributed.search import run_search
-from ssd_dist.experiment import anchored, storage_folder
+from ssd_dist.distributed.mirror import mirrored, place_in, pull
+from ssd_dist.distributed.search import SearchOutcome, run_search
+from ssd_dist.experiment import anchored
 from ssd_dist.terminal import Terminal, format_value, run_job, shown
 
 
@@ -29,7 +31,8 @@ class Arguments:
     data: str = "synthetic"
     """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
     storage: str = "runs"
-    """Folder of all experiments; shared by all nodes of a cluster."""
+    """Folder of all experiments, which all nodes of a cluster must see, or a bucket:
+    s3://bucket/folder, gs://bucket/folder."""
     name: str | None = None
     """The experiment's folder in the storage; without it, `tune-` and the time."""
     trials: int | None = None
@@ -38,6 +41,16 @@ class Arguments:
     """Trials at once; without it, as many as the cluster holds."""
     workers_per_trial: int = 1
     """Training processes of each trial: 1 trains inside the trial, more start Ray Train in it."""
+    gpus_per_trial: float | None = None
+    """Share of a GPU that each trial takes: 0.25 puts four on a GPU. Without it a whole one, where
+    there are GPUs."""
+    top_k: int | None = None
+    """Configurations, the search's best, that are trained again in full beside the SSD paper's
+    defaults; the best mean wins. 0: none is, and the best trial wins. Without it, as the
+    configuration says."""
+    repeat_seeds: int | None = None
+    """Seeds with which each of them is trained, at least 3; without it, as the configuration says.
+    """
     epochs: int | None = None
     """Epochs of a trial that is not stopped early."""
     seed: int | None = None
@@ -46,9 +59,9 @@ class Arguments:
     """Database of the search's study, as a URL such as postgresql://user@host/database; without it,
     study.db in the experiment's folder. A password is best left to PGPASSWORD or ~/.pgpass, or the
     URL given as SSD_DIST_STUDY_STORAGE: processes' arguments can be seen by others."""
-    warm_start: Path | None = None
-    """Folder of an earlier search, whose finished trials the sampler takes into account. They are
-    no trials of this search: neither counted nor ranked."""
+    warm_start: str | None = None
+    """Folder (or s3://…, gs://…) of an earlier search, whose finished trials the sampler takes
+    into account. They are no trials of this search: neither counted nor ranked."""
     resume: bool = False
     """Go on with the search `name`, which was cut off: what is finished stays, and the trials that
     were under way go on from their last checkpoint."""
@@ -57,35 +70,50 @@ class Arguments:
 def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → configuration → one search."""
     config = load_config(arguments.config)
-    given = {
-        field: getattr(arguments, field)
-        for field in ("epochs", "seed")
-        if getattr(arguments, field) is not None
+    flags = {
+        "epochs": arguments.epochs,
+        "seed": arguments.seed,
+        "search.trials": arguments.trials,
+        "search.repeats.top_k": arguments.top_k,
+        "search.repeats.num_seeds": arguments.repeat_seeds,
     }
-    if arguments.trials is not None:
-        given["search.trials"] = arguments.trials
+    given = {field: value for field, value in flags.items() if value is not None}
     config, data = anchored(replace_at(config, given), arguments.data)
     name = arguments.name or f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = storage_folder(arguments.storage) / name
-    outcome = run_search(
-        config,
-        data,
-        folder,
-        terminal,
-        concurrent=arguments.concurrent,
-        workers_per_trial=arguments.workers_per_trial,
-        study_storage=arguments.study_storage,
-        warm_start=storage_folder(str(arguments.warm_start)) if arguments.warm_start else None,
-        resume=arguments.resume,
-    )
+    place = place_in(arguments.storage, name)
+    with mirrored(place):
+        outcome = run_search(
+            config,
+            data,
+            place.folder,
+            terminal,
+            concurrent=arguments.concurrent,
+            workers_per_trial=arguments.workers_per_trial,
+            gpus_per_trial=arguments.gpus_per_trial,
+            study_storage=arguments.study_storage,
+            warm_start=pull(arguments.warm_start) if arguments.warm_start else None,
+            bucket=place.bucket,
+            resume=arguments.resume,
+        )
     terminal.leaderboard(outcome.trials)
-    best = outcome.trials[0]
-    values = ", ".join(f"{name} {format_value(v)}" for name, v in best.parameters.items())
-    terminal.heading(
-        f"Best validation mAP {best.map_11pt:.4f}, trial {best.number} ({values}): "
-        f"{shown(outcome.best)}"
-    )
-    terminal.line(f"Next: python jobs/evaluate.py --experiment {shown(folder)} --data {data}")
+    if outcome.repeats:
+        terminal.repeats(outcome.repeats)
+        terminal.line(judge(outcome.repeats).sentence)
+    terminal.heading(f"{_best(outcome)}: {shown(outcome.best)}")
+    terminal.line(f"Next: python jobs/evaluate.py --experiment {place.shown} --data {data}")
+
+
+def _best(outcome: SearchOutcome) -> str:
+    if outcome.repeats:
+        winner = outcome.repeats[0]
+        reached, name = f"mean validation mAP {spread(winner.values, 4)}", winner.name
+        parameters = winner.parameters
+    else:
+        best = outcome.trials[0]
+        reached, name = f"validation mAP {best.map_11pt:.4f}", f"trial {best.number}"
+        parameters = best.parameters
+    values = ", ".join(f"{key} {format_value(value)}" for key, value in parameters.items())
+    return f"Best {reached}, {name} ({values})"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ checkpoint.json     configuration, classes, epoch, metrics, history, each file's
 model.safetensors   the weights that validation saw (their moving average, where there is one)
 training.pt         optimizer state and, beside an average, the weights that train; tensors and
                     plain containers only, loaded with `weights_only=True`
+validation.jpg      a few validation pictures with their detections, where the epoch was the best so
+                    far; for people
 """
 
 from __future__ import annotations

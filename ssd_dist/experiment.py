@@ -4,8 +4,11 @@ experiment.json     the request: kind, configuration, data
 best.json           the best configuration, its validation mAP, its checkpoint
 best_checkpoint/    that checkpoint (see checkpoint.py)
 trials.json         the search's trials, best first (searches only)
-study.db            Optuna's study (searches only, unless it lies in a database)
+repeats.json        configurations trained again with several seeds, best mean first (searches only)
+study.db            Optuna's studies (searches only, unless they lie in a database)
 study.json          where the study lies, and its name (searches only)
+tensorboard/        event files, a run for each training
+artifacts/          pictures of validation detections, one a trial (searches only)
 ray/                Ray's own files, every kept checkpoint among them
 report/             what jobs/evaluate.py writes by default
 """
@@ -23,8 +26,10 @@ from typing import Any, Literal
 
 from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
 
-_REQUEST, _BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
+_REQUEST, BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
 BEST_CHECKPOINT = "best_checkpoint"
+EVENT_FILES = "tensorboard"
+"""Folder of TensorBoard's event files."""
 
 TrialState = Literal["complete", "pruned", "diverged", "failed", "running"]
 
@@ -62,7 +67,7 @@ def storage_folder(storage: str) -> Path:
     """
     if "://" in storage:
         raise ValueError(
-            f"--storage {storage}: only folders (local, or shared such as NFS) are supported"
+            f"{storage}: a folder is needed here; buckets are for --storage and --experiment"
         )
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     base = Path.home() if submitted else Path.cwd()
@@ -123,8 +128,17 @@ def read_config(folder: Path) -> Config:
     return from_mapping(read_json(folder / _REQUEST)["config"], source=str(folder / _REQUEST))
 
 
-def finish_experiment(folder: Path, config: Config, map_11pt: float, checkpoint: Path) -> Path:
+def finish_experiment(
+    folder: Path, config: Config, map_11pt: float, checkpoint: Path, **more: Any
+) -> Path:
     """Keeps a copy of the best checkpoint and writes best.json; returns the latter's path.
+
+    Args:
+        folder: the experiment's.
+        config: the best configuration.
+        map_11pt: validation mAP of `checkpoint`.
+        checkpoint: its folder.
+        more: further keys of best.json.
 
     Raises FileNotFoundError if the checkpoint is gone.
     """
@@ -137,8 +151,8 @@ def finish_experiment(folder: Path, config: Config, map_11pt: float, checkpoint:
             kept.rename(Path(scratch) / "old")
         (Path(scratch) / "new").rename(kept)
     best = {"config": to_mapping(config), "map_11pt": map_11pt, "checkpoint": str(kept)}
-    write_json(folder / _BEST, best)
-    return folder / _BEST
+    write_json(folder / BEST, {**best, **more})
+    return folder / BEST
 
 
 def best_checkpoint(folder: Path) -> Path:
@@ -148,15 +162,15 @@ def best_checkpoint(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no experiment {folder}")
-    if not (folder / _BEST).is_file():
-        raise FileNotFoundError(f"{folder} has no {_BEST}: its training or search did not finish")
-    named = Path(read_json(folder / _BEST)["checkpoint"])
+    if not (folder / BEST).is_file():
+        raise FileNotFoundError(f"{folder} has no {BEST}: its training or search did not finish")
+    named = Path(read_json(folder / BEST)["checkpoint"])
     return folder / BEST_CHECKPOINT if (folder / BEST_CHECKPOINT).is_dir() else named
 
 
 def latest_experiment(storage: Path) -> Path:
     """The experiment that finished last. Raises FileNotFoundError if there is none."""
-    finished = sorted(storage.glob(f"*/{_BEST}"), key=lambda path: path.stat().st_mtime)
+    finished = sorted(storage.glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime)
     if not finished:
         raise FileNotFoundError(
             f"no finished experiment in {storage}: run jobs/train.py or jobs/tune.py first, or "
@@ -174,15 +188,23 @@ def read_trials(folder: Path) -> list[TrialRecord] | None:
     """The search's trials, best first; None where there was no search."""
     if not (folder / _TRIALS).is_file():
         return None
-    return [
-        TrialRecord(**{**trial, "curve": tuple(trial["curve"])})
-        for trial in read_json(folder / _TRIALS)
-    ]
+    return [trial_from_json(trial) for trial in read_json(folder / _TRIALS)]
+
+
+def trial_from_json(stored: Mapping[str, Any]) -> TrialRecord:
+    """A trial as trials.json has it."""
+    return TrialRecord(**{**stored, "curve": tuple(stored["curve"])})
 
 
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Best first, of equals the earlier one; trials without a value last."""
     return sorted(trials, key=lambda t: (t.map_11pt is None, -(t.map_11pt or 0.0), t.number))
+
+
+def reasons(trials: Sequence[TrialRecord]) -> str:
+    """`: ` and why trials went wrong, each reason once; nothing where none is known."""
+    known = sorted({trial.error for trial in trials if trial.error})
+    return f": {'; '.join(known)}" if known else ""
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -116,6 +116,19 @@ class Range:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RepeatsConfig:
+    """What is trained again once a search has ended: its best configurations and, beside them, the
+    SSD paper's defaults, in full and with several seeds each. The best mean wins."""
+
+    top_k: Annotated[int, Field(ge=0)] = 2
+    """The search's best configurations, as many of them as are repeated beside the paper's; of
+    several objectives the most accurate on the Pareto front. 0: nothing is repeated, and the best
+    trial wins as it is."""
+    num_seeds: Annotated[int, Field(ge=3)] = 3
+    """Trainings of each, with seeds that the search has not used."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SearchConfig:
     """What Ray Tune and Optuna search, and how trials are stopped early."""
 
@@ -151,6 +164,7 @@ class SearchConfig:
     objectives: tuple[Objective, ...] = ("map_11pt",)
     """`map_11pt`: validation mAP, maximised. With `ms_per_image` beside it, the time of a picture,
     minimised: the search then looks for the Pareto front of both, and stops no trial early."""
+    repeats: RepeatsConfig = RepeatsConfig()
 
     def __post_init__(self) -> None:
         if "map_11pt" not in self.objectives or len(set(self.objectives)) < len(self.objectives):

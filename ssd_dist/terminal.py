@@ -19,7 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ssd_dist.analysis.repeats import spread
 from ssd_dist.experiment import TrialRecord, ranked
+from ssd_dist.repeated import Repeated
 from ssd_dist.training import Preparation
 
 MOST_PROBLEMS = 10
@@ -107,6 +109,21 @@ class Terminal:
                 f"{trial.seconds:.0f}",
                 *(escape(format_value(trial.parameters.get(name))) for name in names),
                 trial.state,
+            )
+        self.console.print(table)
+
+    def repeats(self, repeats: Sequence[Repeated]) -> None:
+        """What was trained again with several seeds as a table, best mean first."""
+        names = list(repeats[0].parameters)
+        table = Table(title="Trained again in full (validation 11-point mAP)", title_justify="left")
+        for column in ("configuration", "mean ± deviation", "each seed", *names):
+            table.add_column(column, justify="left" if column == "configuration" else "right")
+        for one in repeats:
+            table.add_row(
+                one.name,
+                spread(one.values, 4),
+                " ".join(f"{value:.4f}" for value in one.values),
+                *(escape(format_value(one.parameters[name])) for name in names),
             )
         self.console.print(table)
 

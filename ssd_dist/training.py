@@ -7,7 +7,7 @@ Ray Train nor Ray Tune: both hand it a function that takes what an epoch left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from ssd_dist.engine import (
     predict,
     train_epoch,
 )
-from ssd_dist.evaluation.voc_ap import evaluate_voc
+from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
 from ssd_dist.model.mirror import mirrored_order
 from ssd_dist.model.ssd import build_model
 from ssd_dist.ops.loss import l2_term, l2_weights
@@ -49,11 +49,23 @@ class EpochReport:
     """What an epoch leaves: its metrics, and a way to write its checkpoint."""
 
     metrics: dict[str, float]
-    """`epoch` (finished), `map_11pt` and, for each class, `ap_11pt/<class>`, `loss`, `loss_conf`,
-    `loss_loc`, `l2_term`, `lr`, `gradient_norm`, `images_per_second`, `seconds`; the accuracy on
-    worker 0 alone."""
+    """`epoch` (finished), `map_11pt`, `best_map_11pt` (of the epochs so far) and, for each class,
+    `ap_11pt/<class>`, `loss`, `loss_conf`, `loss_loc`, `l2_term`, `lr`, `gradient_norm`,
+    `images_per_second`, `seconds`; the accuracy on worker 0 alone."""
     save: Callable[[Path], None]
     """Writes the checkpoint folder; worker 0's business."""
+    validation: Validation | None
+    """What that accuracy was computed from; None on all workers but 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Validation:
+    """What an epoch's network found in the validation split."""
+
+    dataset: DetectionDataset
+    detections: Sequence[Detections]
+    """Of every picture, in the split's order."""
+    result: VocResult
 
 
 def train(
@@ -145,9 +157,10 @@ def train(
             # validate with them.
             for buffer in evaluated.buffers():
                 dist.broadcast(buffer, 0)
+        validation = _validate(evaluated, val_data, config, worker, num_processes)
         metrics = {
             "epoch": epoch + 1,
-            **_validate(evaluated, val_data, config, worker, num_processes),
+            **({} if validation is None else _accuracy(validation.result, history)),
             **asdict(losses),
             "l2_term": float(l2_term(l2_weights(model), config.l2_lambda)),
             "lr": rate_at(first_step + num_epoch_steps - 1),
@@ -173,7 +186,7 @@ def train(
             )
             save_checkpoint(folder, checkpoint, state)
 
-        on_epoch(EpochReport(metrics, save))
+        on_epoch(EpochReport(metrics, save, validation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,21 +263,27 @@ def predict_split(
 
 def _validate(
     model: Any, dataset: DetectionDataset, config: Config, worker: Worker, num_processes: int
-) -> dict[str, float]:
-    """Validation's 11-point mAP and AP on worker 0; nothing on the others."""
+) -> Validation | None:
+    """Validates with all workers; the outcome on worker 0, None on the others."""
     detections = predict_split(model, dataset, config, worker, num_processes)
     if worker.world_size > 1:
         gathered: list[list[Detections] | None] = [None] * worker.world_size
         dist.all_gather_object(gathered, detections)
         detections = [one for part in gathered for one in part or []]
     if worker.rank > 0:
-        return {}
+        return None
     # In the split's order, whatever the workers' number: of equal scores the first ranks first.
     place = {annotation.image_id: i for i, annotation in enumerate(dataset.split.annotations)}
     detections.sort(key=lambda found: place[found.image_id])
     result = evaluate_voc(dataset.split.annotations, detections, dataset.split.class_names)
+    return Validation(dataset, detections, result)
+
+
+def _accuracy(result: VocResult, earlier: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """An epoch's accuracy as metrics, `earlier` being those of the epochs before."""
+    best = max([result.map_11pt, *(epoch["map_11pt"] for epoch in earlier)])
     per_class = {f"ap_11pt/{name}": ap for name, ap in result.ap_11pt.items() if ap is not None}
-    return {"map_11pt": result.map_11pt, **per_class}
+    return {"map_11pt": result.map_11pt, "best_map_11pt": best, **per_class}
 
 
 def _counter(

@@ -12,6 +12,9 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # How often Ray Train looks for a worker's report: by default every two seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # How long Ray Train waits for room for its workers before it looks anew how many there is room
+    # for; it looks again and again, so that a machine that takes longer to come is not missed.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     # Each CPU worker sees only its own core; hiding the GPUs from it as well only prints a warning.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import ray
-from ray._private.state import state
-
 from ssd_dist.config import Config
+from ssd_dist.distributed.joining import join_ray
+from ssd_dist.distributed.machines import Machine, machines_at_most
 from ssd_dist.terminal import Terminal
 
 
@@ -19,19 +17,29 @@ from ssd_dist.terminal import Terminal
 class Cluster:
     """What Ray has to offer, with what its autoscaler may add."""
 
-    num_cpus: int
-    num_gpus: int
+    machines: tuple[Machine, ...]
+
+    @property
+    def num_cpus(self) -> int:
+        """CPU cores of all machines."""
+        return sum(machine.num_cpus for machine in self.machines)
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all machines."""
+        return sum(machine.num_gpus for machine in self.machines)
 
     @property
     def device(self) -> str:
         """`cuda` if the cluster has a GPU, else `cpu`."""
         return "cuda" if self.num_gpus else "cpu"
 
-    @property
-    def num_slots(self) -> int:
-        """Workers that can train at once: one a GPU (with a core beside it), or, where there is no
-        GPU, one a CPU core (two processes of one thread train faster than one of two)."""
-        return min(self.num_gpus, self.num_cpus) if self.num_gpus else self.num_cpus
+    def num_slots(self, gpus_per_worker: float = 1.0) -> int:
+        """Workers that can train at once: one a GPU, or a share of it, with a core of the same
+        machine beside it; or, where there is no GPU, one a CPU core (two processes of one thread
+        train faster than one of two)."""
+        share = gpus_per_worker if self.num_gpus else 0.0
+        return sum(machine.num_slots(share) for machine in self.machines)
 
 
 def connect(terminal: Terminal) -> Cluster:
@@ -39,17 +47,12 @@ def connect(terminal: Terminal) -> Cluster:
 
     A Ray started here asks for a token, which Ray makes and keeps in its own place.
     """
-    context = ray.init(log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+    context = join_ray()
     if context.dashboard_url:
-        terminal.line(f"Ray's dashboard: http://{context.dashboard_url}")
-    here = ray.cluster_resources()
-    # What the autoscaler may add counts as well: a cluster at rest has no workers at all.
-    at_most = state.get_max_resources_from_cluster_config() or {}
-
-    def most(kind: str) -> int:
-        return int(max(here.get(kind, 0), at_most.get(kind, 0)))
-
-    return Cluster(num_cpus=most("CPU"), num_gpus=most("GPU"))
+        asks = os.environ.get("RAY_AUTH_MODE") == "token"
+        hint = "; it asks for the token that `ray get-auth-token` prints" if asks else ""
+        terminal.line(f"Ray's dashboard: http://{context.dashboard_url}{hint}")
+    return Cluster(machines_at_most())
 
 
 @contextlib.contextmanager
@@ -59,34 +62,65 @@ def silence() -> Iterator[None]:
         yield
 
 
-def worker_resources(cluster: Cluster) -> dict[str, float]:
+def worker_resources(cluster: Cluster, gpus_per_worker: float = 1.0) -> dict[str, float]:
     """What one training worker reserves."""
-    return {"CPU": 1, "GPU": 1} if cluster.num_gpus else {"CPU": 1}
+    return {"CPU": 1, "GPU": gpus_per_worker} if cluster.num_gpus else {"CPU": 1}
+
+
+def check_gpu_share(gpus_per_trial: float | None, workers_per_trial: int) -> None:
+    """Refuses a share of a GPU that no cluster could give. Raises ValueError."""
+    if gpus_per_trial is None:
+        return
+    if not 0 < gpus_per_trial <= 1:
+        raise ValueError(
+            f"{gpus_per_trial:g} GPUs per trial: a trial takes a share of one GPU, above 0 and at "
+            "most 1; for several GPUs ask for more workers per trial"
+        )
+    if workers_per_trial > 1:
+        raise ValueError(
+            f"{gpus_per_trial:g} GPUs per trial go with 1 worker a trial, not "
+            f"{workers_per_trial}: several workers take a whole GPU each"
+        )
 
 
 def check_fits(
-    cluster: Cluster, config: Config, *, num_trials: int, workers_per_trial: int
+    cluster: Cluster,
+    config: Config,
+    *,
+    num_trials: int,
+    workers_per_trial: int,
+    gpus_per_trial: float | None = None,
 ) -> None:
     """Refuses at once what Ray would wait for without end, and what could not train.
 
+    Every worker of every trial at once is counted against what each machine can hold, so no trial
+    ever waits for a part of its workers while others hold the rest.
+
     Raises ValueError, in one sentence, if `num_trials` at once with `workers_per_trial` each are
     none, or more than the cluster can hold, or more workers than a batch has pictures; or if the
-    configuration asks for GPUs where there are none.
+    configuration, or `gpus_per_trial`, asks for GPUs where there are none.
     """
     if num_trials < 1 or workers_per_trial < 1:
         raise ValueError(
             f"{num_trials} trials at once with {workers_per_trial} workers each: ask for at least 1"
         )
-    wanted = num_trials * workers_per_trial
-    if wanted > cluster.num_slots:
+    if gpus_per_trial is not None and not cluster.num_gpus:
+        raise ValueError(
+            f"{gpus_per_trial:g} GPUs per trial, and this Ray has no GPU: leave that out"
+        )
+    share = 1.0 if gpus_per_trial is None else gpus_per_trial
+    wanted, num_slots = num_trials * workers_per_trial, cluster.num_slots(share)
+    if wanted > num_slots:
         asked = (
             f"{workers_per_trial} workers"
             if num_trials == 1
             else f"{num_trials} trials at once with {workers_per_trial} worker(s) each"
         )
-        kind = "GPUs (and a CPU core for each)" if cluster.num_gpus else "CPU cores"
+        part = "GPUs" if share == 1 else f"times {share:g} of a GPU"
+        kind = f"{part} (and a CPU core on the same machine for each)"
         raise ValueError(
-            f"{asked} need {wanted} {kind}, and this Ray has {cluster.num_slots}: ask for fewer"
+            f"{asked} need {wanted} {kind if cluster.num_gpus else 'CPU cores'}, and this Ray has "
+            f"{num_slots}: ask for fewer"
         )
     if workers_per_trial > config.global_batch_size:
         raise ValueError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ray.exceptions import RayError
@@ -12,8 +14,10 @@ from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.data import open_split
 from ssd_dist.distributed.cluster import Cluster, connect, silence
 from ssd_dist.distributed.predict import predict_on_cluster, restore
+from ssd_dist.distributed.repeat_values import with_split_values
 from ssd_dist.distributed.train import root_cause
 from ssd_dist.experiment import TrialRecord, anchored
+from ssd_dist.repeated import Repeated
 from ssd_dist.report.analyse import Scope
 from ssd_dist.report.evaluate import EvaluationOutcome, report_detections
 from ssd_dist.terminal import JobFailedError, Terminal
@@ -31,6 +35,8 @@ def run_evaluation(
     scope: Scope = "quick",
     trials: list[TrialRecord] | None = None,
     learned: Learned | None = None,
+    repeats: Sequence[Repeated] | None = None,
+    with_repeats: bool = True,
 ) -> EvaluationOutcome:
     """Evaluates a checkpoint on a split and writes its report.
 
@@ -45,6 +51,9 @@ def run_evaluation(
         scope: how much of the detector's cost is measured, see report/analyse.py.
         trials: of the search that the checkpoint comes from.
         learned: what that search says about its hyperparameters.
+        repeats: what it trained again with several seeds, best mean first.
+        with_repeats: whether to evaluate on the split, too, every seed of the search's best and of
+            the SSD paper's defaults.
 
     Raises:
         ValueError, FileNotFoundError: what was asked for can't be, or a picture can't be read; the
@@ -62,22 +71,19 @@ def run_evaluation(
     count = len(split.annotations)
     terminal.line(f"predicting {count} pictures on {num_workers} {cluster.device} worker(s)")
     started = time.perf_counter()
-    with terminal.bar("prediction"), silence():
-        try:
-            detections = predict_on_cluster(
-                checkpoint,
-                split,
-                cluster,
-                num_workers=num_workers,
-                batch_size=batch_size,
-                on_progress=lambda done: terminal.advance(done, count),
-            )
-        except RuntimeError as error:
-            raise JobFailedError(f"the prediction failed: {error}") from error
-        except RayError as error:
-            error.__cause__ = None  # Ray Data's own mark, which says nothing
-            raise JobFailedError(f"the prediction failed: {root_cause(error)}") from error
+    with terminal.bar("prediction"), silence(), _told_failures():
+        detections = predict_on_cluster(
+            checkpoint,
+            split,
+            cluster,
+            num_workers=num_workers,
+            batch_size=batch_size,
+            on_progress=lambda done: terminal.advance(done, count),
+        )
     terminal.line(f"predicted in {time.perf_counter() - started:.1f} s")
+    if repeats and with_repeats:
+        with _told_failures():
+            repeats = with_split_values(repeats, split, cluster, terminal)
     return report_detections(
         checkpoint,
         model,
@@ -89,8 +95,21 @@ def run_evaluation(
         scope=scope,
         trials=trials,
         learned=learned,
+        repeats=repeats,
         on_progress=terminal.line,
     )
+
+
+@contextlib.contextmanager
+def _told_failures() -> Iterator[None]:
+    """Turns what is no mistake of the user's into a JobFailedError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise JobFailedError(f"the prediction failed: {error}") from error
+    except RayError as error:
+        error.__cause__ = None  # Ray Data's own mark, which says nothing
+        raise JobFailedError(f"the prediction failed: {root_cause(error)}") from error
 
 
 def _fitting_workers(asked: int | None, cluster: Cluster, num_batches: int) -> int:
@@ -99,13 +118,13 @@ def _fitting_workers(asked: int | None, cluster: Cluster, num_batches: int) -> i
     Raises ValueError, in one sentence, for what Ray would wait for without end.
     """
     if asked is None:
-        return max(1, min(cluster.num_slots, num_batches))
+        return max(1, min(cluster.num_slots(), num_batches))
     if asked < 1:
         raise ValueError(f"--workers must be at least 1, not {asked}")
-    if asked > cluster.num_slots:
+    if asked > cluster.num_slots():
         kind = "GPUs" if cluster.num_gpus else "CPU cores"
         raise ValueError(
-            f"{asked} workers need {asked} {kind}, and this Ray has {cluster.num_slots}: "
+            f"{asked} workers need {asked} {kind}, and this Ray has {cluster.num_slots()}: "
             "ask for fewer"
         )
     return asked

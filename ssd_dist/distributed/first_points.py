@@ -23,7 +23,7 @@ PAPER_VALUES: Mapping[str, Any] = {
 }
 """The SSD paper's settings (Liu et al. 2016, sections 2.2 and 3), beside the learning rate."""
 
-Origin = Literal["configuration", "user", "paper", "grid"]
+Origin = Literal["configuration", "user", "paper", "grid", "repeat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,15 @@ def plan_search(config: Config) -> Plan:
         num_tried = sum(point.origin == "grid" for point in first[:num_trials])
         notes.append(f"{num_tried} of the grid's {size} points are tried beside the first points")
     return Plan(tuple(first[:num_trials]), num_trials, tuple(notes))
+
+
+def paper_parameters(config: Config) -> dict[str, Any]:
+    """The SSD paper's defaults as they are, whether or not they lie in the space: alpha, lambda and
+    the scaled learning rate, and of the other searched fields those that it names; for what it does
+    not name, the configuration's own value."""
+    names = dict.fromkeys(["alpha", "l2_lambda", *config.search.space])
+    point = {name: PAPER_VALUES.get(name, value_at(config, name)) for name in names if name != "lr"}
+    return {**point, "lr": _paper_lr(config, point)}
 
 
 def _own_point(config: Config) -> list[PlannedPoint]:

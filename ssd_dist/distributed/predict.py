@@ -74,7 +74,7 @@ def predict_on_cluster(
         checkpoint: the detector; its classes are the split's.
         split: read by its paths, which every node must see.
         cluster: where it runs, already connected.
-        num_workers: processes that hold the network, 1 to `cluster.num_slots`.
+        num_workers: processes that hold the network, 1 to `cluster.num_slots()`.
         batch_size: pictures that a worker takes at a time.
         on_progress: called with the number of pictures done.
 

@@ -14,9 +14,12 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ssd_dist.config import Config
+from ssd_dist.distributed.event_files import EventFiles, hyperparameters
 from ssd_dist.terminal import Terminal
 
 _POLL_INTERVAL_S = 0.5
+_RUN = "training"
 
 
 @ray.remote(num_cpus=0)
@@ -26,6 +29,7 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._step = (0, 1)
         self._epochs: list[dict[str, float]] = []
+        self._notes: list[str] = []
         self._divergence: str | None = None
 
     def push_step(self, step: int, num_steps: int) -> None:
@@ -36,6 +40,10 @@ class ProgressBoard:
         """From the worker: an epoch is over."""
         self._epochs.append(metrics)
 
+    def push_note(self, note: str) -> None:
+        """From the worker: something that people should know."""
+        self._notes.append(note)
+
     def push_divergence(self, reason: str) -> None:
         """From the worker: the training diverged."""
         self._divergence = reason
@@ -44,10 +52,11 @@ class ProgressBoard:
         """For the driver: why the training diverged; None if it did not."""
         return self._divergence
 
-    def fetch(self) -> tuple[tuple[int, int], list[dict[str, float]]]:
-        """For the driver: the latest step, and the epochs since the last call."""
+    def fetch(self) -> tuple[tuple[int, int], list[dict[str, float]], list[str]]:
+        """For the driver: the latest step, and the epochs and notes since the last call."""
         epochs, self._epochs = self._epochs, []
-        return self._step, epochs
+        notes, self._notes = self._notes, []
+        return self._step, epochs, notes
 
 
 def start_board() -> Any:
@@ -58,18 +67,25 @@ def start_board() -> Any:
 
 
 @contextmanager
-def follow_training(board: Any, terminal: Terminal, num_epochs: int) -> Iterator[None]:
-    """Shows the training's progress meanwhile: a line an epoch, and a bar on a terminal."""
+def follow_training(
+    board: Any, terminal: Terminal, config: Config, events: EventFiles
+) -> Iterator[None]:
+    """Shows the training's progress meanwhile: a line an epoch, which is entered in the event files
+    too, and a bar on a terminal."""
+    shown = hyperparameters(config, {})
     stop = threading.Event()
 
     def show() -> None:
         try:
-            (step, num_steps), epochs = ray.get(board.fetch.remote())
+            (step, num_steps), epochs, notes = ray.get(board.fetch.remote())
         except ray.exceptions.RayError:  # a lost board costs the lines, not the training
             return
         terminal.advance(step, num_steps)
         for metrics in epochs:
-            terminal.line(epoch_line(metrics, num_epochs))
+            terminal.line(epoch_line(metrics, config.epochs))
+            events.epoch(_RUN, metrics, shown)
+        for note in notes:
+            terminal.line(f"note: {note}")
 
     def follow() -> None:
         while not stop.wait(_POLL_INTERVAL_S):
@@ -84,6 +100,7 @@ def follow_training(board: Any, terminal: Terminal, num_epochs: int) -> Iterator
             stop.set()
             thread.join()
             show()
+            events.end(_RUN)
 
 
 def epoch_line(metrics: Mapping[str, float], num_epochs: int) -> str:

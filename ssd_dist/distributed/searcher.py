@@ -16,6 +16,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from ssd_dist.config import Config
+from ssd_dist.distributed.buckets import is_directory, located, reason, shown_location
 from ssd_dist.distributed.samplers import build_sampler
 from ssd_dist.distributed.study import (
     CHECKPOINT,
@@ -58,14 +59,21 @@ class StudySearcher(Searcher):
     """
 
     def __init__(
-        self, study: optuna.Study, config: Config, place: StudyPlace, attributes: Mapping[str, Any]
+        self,
+        study: optuna.Study,
+        config: Config,
+        place: StudyPlace,
+        attributes: Mapping[str, Any],
+        storage: str = "",
     ) -> None:
-        """`attributes` are attached to every trial that it hands out."""
+        """`attributes` are attached to every trial that it hands out; `storage` is where the
+        checkpoints lie, if that is a URI."""
         super().__init__(metric="map_11pt", mode="max")
         self._study = study
         self._place = place
         self._config = config
         self._attributes = dict(attributes)
+        self._storage = storage
         self._distributions = distributions(config.search.space)
         self._priors = prior_trials(study)
         self._trials: dict[str, Trial] = {}
@@ -82,11 +90,12 @@ class StudySearcher(Searcher):
             return Searcher.FINISHED
         self._trials[trial_id] = trial
         latest = trial.user_attrs.get(LATEST)
-        return {
-            "number": trial.number,
-            "parameters": trial.params,
-            "resume": latest if latest is not None and Path(latest).is_dir() else None,
-        }
+        try:
+            resume = latest if latest is not None and is_directory(latest) else None
+        except OSError as error:
+            self.failure = f"{shown_location(str(latest))} can't be read: {reason(error)}"
+            return Searcher.FINISHED
+        return {"number": trial.number, "parameters": trial.params, "resume": resume}
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """What the study knows of a Ray trial; None if its storage is lost."""
@@ -98,7 +107,8 @@ class StudySearcher(Searcher):
 
     def keep(self, trial_id: str, checkpoint: str, result: Mapping[str, Any]) -> None:
         """Enters where the checkpoint of the epoch `result` was stored."""
-        self._stored(lambda: _enter_checkpoint(self._trials[trial_id], checkpoint, result))
+        location = located(checkpoint, self._storage)
+        self._stored(lambda: _enter_checkpoint(self._trials[trial_id], location, result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -162,7 +172,8 @@ class StudySearcher(Searcher):
         if MS_PER_IMAGE in result:
             trial.set_user_attr(MS_PER_IMAGE, result[MS_PER_IMAGE])
         if "checkpoint_path" in result:  # a trial of several workers has stored it already
-            _enter_checkpoint(trial, result["checkpoint_path"], result)
+            location = located(result["checkpoint_path"], self._storage)
+            _enter_checkpoint(trial, location, result)
         # After its last epoch a trial is complete, whatever the pruner thinks of it.
         single = len(self._study.directions) == 1
         # bool(): the median pruner answers with numpy's.
@@ -180,7 +191,7 @@ class StudySearcher(Searcher):
         if num_epochs in curve(frozen) and not (timed or error):
             trial.set_user_attr(ERROR, "its time per image was not measured")
             error = True
-        close_trial(self._study, frozen, num_epochs, error=error)
+        close_trial(self._study, frozen, num_epochs, self._place.artifacts, error=error)
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[trial.number]

@@ -23,6 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ssd_dist.config import Config, Range
+from ssd_dist.distributed.artifacts import attach_pictures
 from ssd_dist.distributed.first_points import Plan
 from ssd_dist.distributed.stopping import build_pruner
 from ssd_dist.distributed.study_storage import StudyPlace, open_storage, storage_errors
@@ -135,10 +136,18 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
 
 
 def close_trial(
-    study: optuna.Study, trial: FrozenTrial, num_epochs: int, *, error: bool = False
+    study: optuna.Study,
+    trial: FrozenTrial,
+    num_epochs: int,
+    artifacts: Path | None = None,
+    *,
+    error: bool = False,
 ) -> None:
     """Ends a running trial as it deserves: complete, pruned, failed; or diverged, which the sampler
-    learns as pruned, without a value: a bad place, not an accident."""
+    learns as pruned, without a value: a bad place, not an accident. The pictures of its best epoch
+    are linked with it before, and kept in `artifacts`."""
+    if artifacts is not None and CHECKPOINT in trial.user_attrs:
+        attach_pictures(study, trial, trial.user_attrs[CHECKPOINT], artifacts)
     values = curve(trial)
     diverged = DIVERGED in trial.user_attrs
     if error or not (values or diverged):
@@ -151,7 +160,7 @@ def close_trial(
         study.tell(trial.number, [max(values.values()), trial.user_attrs[MS_PER_IMAGE]])
 
 
-def close_finished(study: optuna.Study, num_epochs: int) -> None:
+def close_finished(study: optuna.Study, num_epochs: int, artifacts: Path | None = None) -> None:
     """Closes the trials that had ended when the driver was killed, but were not told so: stopped by
     the pruner, diverged, or with the checkpoint of their last epoch stored."""
     for trial in own_trials(study):
@@ -160,7 +169,7 @@ def close_finished(study: optuna.Study, num_epochs: int) -> None:
         attributes = trial.user_attrs
         timed = len(study.directions) == 1 or MS_PER_IMAGE in attributes
         if (attributes.get(LATEST_EPOCH) == num_epochs and timed) or PRUNED in attributes:
-            close_trial(study, trial, num_epochs)
+            close_trial(study, trial, num_epochs, artifacts)
 
 
 def trial_records(study: optuna.Study) -> list[TrialRecord]:

@@ -59,6 +59,7 @@ def begin(
     plan: Plan,
     earlier: EarlierTrials | None,
     terminal: Terminal,
+    artifacts: Path | None,
 ) -> None:
     """Brings a study to where its trials can start, wherever an earlier driver was killed."""
     if earlier is not None:
@@ -66,4 +67,4 @@ def begin(
             terminal.line(line)
         enter_priors(study, earlier)
     enqueue(study, plan)
-    close_finished(study, config.epochs)
+    close_finished(study, config.epochs, artifacts)

@@ -26,10 +26,18 @@ STORAGE_VARIABLE = "SSD_DIST_STUDY_STORAGE"
 """Environment variable that gives `--study-storage` where the flag does not."""
 STUDY_FILE = "study.db"
 _PLACE = "study.json"
+_ARTIFACTS = "artifacts"
 _HIDDEN = "***"
 _SECRET = re.compile(r"password|passwd|pwd|secret|token", re.IGNORECASE)
 _SQLITE_TIMEOUT_S = 60.0
-_DISK_SYMPTOMS = ("No space left on device", "Read-only file system", "Disk quota exceeded")
+_DISK_SYMPTOMS = (
+    "No space left on device",
+    "Read-only file system",
+    "Disk quota exceeded",
+    # Of buckets, which are asked several times before:
+    "AWS Error",
+    "google::cloud::Status",
+)
 
 
 class StudyStorageError(OSError):
@@ -47,6 +55,8 @@ class StudyPlace:
     """Whether it is the file in the experiment's own folder."""
     warm_start: Path | None = None
     """Folder of the experiment from whose trials the study starts."""
+    artifacts: Path | None = None
+    """Folder of the trials' pictures, in the experiment's own wherever the study is; None: none."""
 
     @property
     def shown(self) -> str:
@@ -70,6 +80,7 @@ def new_place(folder: Path, storage: str | None, warm_start: Path | None = None)
         study_name=f"{folder.name}-{uuid.uuid4().hex[:8]}",
         own_file=not given,
         warm_start=warm_start,
+        artifacts=folder / _ARTIFACTS,
     )
 
 
@@ -91,6 +102,11 @@ def existing_place(folder: Path, storage: str | None = None) -> StudyPlace:
     place = _recorded_place(folder)
     given = storage or (None if place.own_file else os.environ.get(STORAGE_VARIABLE))
     return replace(place, url=parse_url(given), own_file=False) if given else place
+
+
+def repeats_place(place: StudyPlace) -> StudyPlace:
+    """The place of the study of a search's repeats, beside the search's own."""
+    return replace(place, study_name=f"{place.study_name}-repeats")
 
 
 def earlier_place(folder: Path, known: URL) -> StudyPlace:
@@ -121,6 +137,7 @@ def _recorded_place(folder: Path) -> StudyPlace:
         study_name=content["study_name"],
         own_file=content["storage"] is None,
         warm_start=Path(content["warm_start"]) if content["warm_start"] else None,
+        artifacts=folder / _ARTIFACTS,
     )
 
 

@@ -19,8 +19,10 @@ from ssd_dist.allocator import return_memory
 from ssd_dist.analysis.timing import time_inference
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config, replace_at
+from ssd_dist.distributed.buckets import below, local_copy, located
 from ssd_dist.distributed.cluster import Cluster, worker_resources
-from ssd_dist.distributed.train import build_trainer
+from ssd_dist.distributed.mirror import RAY
+from ssd_dist.distributed.train import build_trainer, resumed_from
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
 from ssd_dist.model.ssd import build_model
@@ -40,10 +42,14 @@ class TrialRequest:
     """Without the search."""
     data: str
     folder: Path
-    """The experiment's."""
+    """The experiment's, on the driver's machine."""
+    storage: str
+    """The experiment's location for all nodes: the same folder, or a URI."""
     cluster: Cluster
     num_workers: int
     """Training processes of a trial."""
+    gpus_per_worker: float
+    """Share of a GPU that each takes, where there are GPUs."""
     objectives: tuple[Objective, ...]
 
 
@@ -62,13 +68,15 @@ def run_trial(suggestion: Mapping[str, Any], request: TrialRequest) -> None:
         _train_nested(config, suggestion, request)
 
 
-def measure_ms_per_image(checkpoint: Path, data: str, device_type: str) -> float:
-    """Median time from a validation picture in memory to its detections, one picture at a time.
+def measure_ms_per_image(checkpoint: str, data: str, device_type: str) -> float:
+    """Median time from a validation picture in memory to its detections, one picture at a time;
+    `checkpoint` is a location.
 
     Other trials may be at work on the same machine: the values of one search compare with each
     other, and the report of the best checkpoint measures it alone.
     """
-    loaded = load_checkpoint(checkpoint)
+    with local_copy(checkpoint) as folder:
+        loaded = load_checkpoint(folder)
     config, device = loaded.config, torch.device(device_type)
     dataset = open_dataset(config, data, config.data.val_split, class_names=loaded.class_names)
     model = build_model(config.model, len(loaded.class_names), load_weights=False)
@@ -88,7 +96,6 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: TrialReq
     # After a lost worker Ray Tune starts the trial again with its own last checkpoint, which is
     # newer than the one that an earlier driver left.
     checkpoint = tune.get_checkpoint()
-    resume = checkpoint.path if checkpoint is not None else suggestion["resume"]
     device = request.cluster.device
     machine = this_machine(device)
 
@@ -96,18 +103,21 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: TrialReq
         extra: dict[str, Any] = {"machine": machine}
         is_last = metrics["epoch"] == config.epochs
         if "ms_per_image" in request.objectives and is_last and folder is not None:
-            extra["ms_per_image"] = measure_ms_per_image(folder, request.data, device)
+            extra["ms_per_image"] = measure_ms_per_image(str(folder), request.data, device)
         stored = tune.Checkpoint(str(folder)) if folder is not None else None
         tune.report({**metrics, **extra}, checkpoint=stored)
 
-    with tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch,
+        resumed_from(checkpoint, suggestion["resume"]) as resume,
+    ):
         train_and_report(
             config,
             request.data,
             report_epoch,
             device_type=device,
             scratch=Path(scratch),
-            resume=Path(resume) if resume is not None else None,
+            resume=resume,
         )
 
 
@@ -117,7 +127,7 @@ def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialR
     trainer = build_trainer(
         config,
         request.data,
-        request.folder / "ray",
+        below(request.storage, RAY),
         # The same name after a lost driver of the trial: Ray Train then goes on by itself. After
         # --resume another one: what the study knows is what counts.
         f"trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
@@ -129,8 +139,9 @@ def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialR
     stored = trainer.fit().checkpoint
     if "ms_per_image" not in request.objectives:
         return
-    path = Path(stored.path if stored is not None else suggestion["resume"])
-    metrics = load_checkpoint(path).metrics
+    last = located(stored.path, request.storage) if stored is not None else suggestion["resume"]
+    with local_copy(last) as folder:
+        metrics = load_checkpoint(folder).metrics
     if metrics["epoch"] < config.epochs:  # it diverged
         return
     measure = ray.remote(measure_ms_per_image).options(
@@ -138,7 +149,7 @@ def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialR
         num_gpus=worker_resources(request.cluster).get("GPU", 0),
         scheduling_strategy="DEFAULT",  # outside of the trial's own reservation, which is empty
     )
-    milliseconds = ray.get(measure.remote(path, request.data, request.cluster.device))
+    milliseconds = ray.get(measure.remote(last, request.data, request.cluster.device))
     channel.send({**metrics, "ms_per_image": milliseconds})
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 
+from ssd_dist.distributed.buckets import shown_location
 from ssd_dist.distributed.searcher import StudySearcher
-from ssd_dist.experiment import TrialRecord
-from ssd_dist.terminal import Terminal, format_value
+from ssd_dist.experiment import EVENT_FILES, TrialRecord
+from ssd_dist.terminal import Terminal, format_value, shown
 
 
 class TrialLines(Callback):
@@ -20,7 +24,11 @@ class TrialLines(Callback):
         terminal: Terminal,
         earlier: list[TrialRecord],
         num_trials: int,
+        name: str = "search",
+        line: Callable[[TrialRecord, float], str] | None = None,
     ) -> None:
+        """`name` stands at the bar; `line` writes a trial that ended, given the best mAP so far."""
+        self._name, self._line = name, line or trial_line
         self._searcher, self._terminal, self._num_trials = searcher, terminal, num_trials
         self._best = max((trial.map_11pt or 0.0 for trial in earlier), default=0.0)
         self._num_ended = sum(trial.state != "running" for trial in earlier)
@@ -46,12 +54,12 @@ class TrialLines(Callback):
             return
         self._num_ended += 1
         place = f"{self._num_ended:>3}/{self._num_trials}"
-        self._terminal.line(f"{place}  {trial_line(record, self._best)}")
+        self._terminal.line(f"{place}  {self._line(record, self._best)}")
         self._advance()
 
     def _advance(self) -> None:
         self._terminal.advance(
-            self._num_ended, self._num_trials, f"search (best mAP {self._best:.4f})"
+            self._num_ended, self._num_trials, f"{self._name} (best mAP {self._best:.4f})"
         )
 
 
@@ -64,3 +72,11 @@ def trial_line(trial: TrialRecord, best: float) -> str:
         f"trial {trial.number:<3} mAP {accuracy} (best {best:.4f}){speed}"
         f"  {trial.state:<8} after {trial.epochs} epochs  {values}"
     )
+
+
+def announce(folder: Path, bucket: str | None, terminal: Terminal) -> None:
+    """Tells how a search is watched, beside Ray's own dashboard; `bucket` as in `run_search`."""
+    experiment = shown(folder) if bucket is None else shown_location(bucket)
+    events = shown(folder / EVENT_FILES)
+    terminal.line(f"its trials: python jobs/dashboard.py --experiment {shlex.quote(experiment)}")
+    terminal.line(f"its curves: tensorboard --logdir {shlex.quote(events)}")

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.config import Config
 from ssd_dist.engine import NonFiniteLossError, Worker
+from ssd_dist.evaluation.contact_sheet import CONTACT_SHEET, draw_contact_sheet
 from ssd_dist.training import EpochReport, train
 
 _PROGRESS_INTERVAL_S = 0.5
@@ -74,6 +75,7 @@ def train_and_report(
             progress.push_epoch.remote(epoch.metrics)
         folder = scratch / f"epoch_{int(epoch.metrics['epoch']):04d}"
         epoch.save(folder)
+        draw_pictures(epoch, folder)
         report(epoch.metrics, folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -93,6 +95,25 @@ def train_and_report(
         if shown:
             ray.get(progress.push_divergence.remote(str(error)))
         report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None)
+
+
+def draw_pictures(epoch: EpochReport, folder: Path) -> None:
+    """Draws a few validation pictures into the checkpoint `folder` of an epoch that is the best so
+    far, from detections that are there anyway; nothing for any other epoch."""
+    validation, metrics = epoch.validation, epoch.metrics
+    if validation is None or metrics["map_11pt"] < metrics["best_map_11pt"]:
+        return
+    dataset = validation.dataset
+    draw_contact_sheet(
+        folder / CONTACT_SHEET,
+        f"epoch {int(metrics['epoch'])}, validation mAP {metrics['map_11pt']:.4f}: left what is "
+        "there (dashed), right what was found (solid), mistakes shaded",
+        dataset.split.annotations,
+        validation.detections,
+        validation.result,
+        # From the cache: the files themselves may be gone, or far away.
+        lambda index: dataset.cache.image(index).permute(1, 2, 0).numpy(),
+    )
 
 
 def _throttled(progress: Any) -> Callable[[int, int], None]:

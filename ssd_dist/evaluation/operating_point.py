@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from ssd_dist.evaluation.voc_ap import Curve, VocResult
+
+DEFAULT_SCORE_THRESHOLD = 0.5
+"""Where a class of which no detection is right is cut: it has no best F1, and its mistakes should
+show."""
 
 
 class OperatingPoint(NamedTuple):
@@ -31,6 +36,14 @@ def best_f1(result: VocResult) -> dict[str, OperatingPoint | None]:
     return {
         name: _best(result.curves[name], num_objects)
         for name, num_objects in result.num_objects.items()
+    }
+
+
+def score_thresholds(points: Mapping[str, OperatingPoint | None]) -> dict[str, float]:
+    """Class name → the threshold of its operating point, `DEFAULT_SCORE_THRESHOLD` without one."""
+    return {
+        name: DEFAULT_SCORE_THRESHOLD if point is None else point.threshold
+        for name, point in points.items()
     }
 
 

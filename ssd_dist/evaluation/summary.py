@@ -15,15 +15,12 @@ from ssd_dist.evaluation.bootstrap import Interval, bootstrap_map
 from ssd_dist.evaluation.coco_ap import coco_summary
 from ssd_dist.evaluation.confusion import confusion_matrix
 from ssd_dist.evaluation.error_kinds import count_errors, map_lost
-from ssd_dist.evaluation.operating_point import OperatingPoint, best_f1
+from ssd_dist.evaluation.operating_point import OperatingPoint, best_f1, score_thresholds
 from ssd_dist.evaluation.options import PRESETS, ApOptions
 from ssd_dist.evaluation.tables import flatten_annotations, flatten_detections
 from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
 from ssd_dist.structures import Annotation, Detections
 
-DEFAULT_SCORE_THRESHOLD = 0.5
-"""Where confusions and errors are counted for a class of which no detection is right: it has no
-best F1, and its mistakes should show."""
 _BACKGROUND_IOU = 0.1
 
 
@@ -73,10 +70,7 @@ def summarize(
     """
     voc = evaluate_voc(annotations, detections, class_names, options=options)
     points = best_f1(voc)
-    thresholds = {
-        name: DEFAULT_SCORE_THRESHOLD if point is None else point.threshold
-        for name, point in points.items()
-    }
+    thresholds = score_thresholds(points)
     num_classes = len(class_names)
     objects = flatten_annotations(annotations, num_classes)
     found = flatten_detections(detections, annotations, num_classes)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from ssd_dist.analysis.importance import Learned
+from ssd_dist.analysis.repeats import Judgement, judge
 from ssd_dist.evaluation.summary import Summary
 from ssd_dist.evaluation.voc_ap import VocResult
 from ssd_dist.experiment import TrialRecord, ranked
+from ssd_dist.repeated import Repeated
 from ssd_dist.structures import Annotation, Detections
 
 
@@ -56,6 +58,8 @@ class ReportContent:
     """None: the checkpoint comes from a single training."""
     learned: Learned | None = None
     """None: there was no search, or too small a one to learn from."""
+    repeats: Sequence[Repeated] | None = None
+    """What the search trained again with several seeds, best mean first; None: nothing."""
     training_curve: Sequence[Mapping[str, float | None]] = ()
     """One mapping an epoch: epoch, loss, loss_conf, loss_loc, l2_term, lr, map_11pt; what is not
     known may be missing."""
@@ -79,6 +83,11 @@ class ReportContent:
     def voc(self) -> VocResult:
         """Average precision, curves and ranks."""
         return self.summary.voc
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """Of the search's best beside the SSD paper's defaults; None where nothing was repeated."""
+        return judge(self.repeats, self.split) if self.repeats else None
 
     def trials_by_map(self) -> list[TrialRecord]:
         """The leaderboard, best first; trials that never validated come last."""

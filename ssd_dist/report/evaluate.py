@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ssd_dist.analysis.importance import Learned
+from ssd_dist.analysis.repeats import Judgement
 from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.config import ModelConfig, to_mapping
 from ssd_dist.engine import place
@@ -17,6 +18,7 @@ from ssd_dist.evaluation.voc_ap import VocResult
 from ssd_dist.experiment import TrialRecord
 from ssd_dist.model.ssd import SSD
 from ssd_dist.provenance import provenance
+from ssd_dist.repeated import Repeated
 from ssd_dist.report.analyse import Scope, analyse
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.write import write_report
@@ -32,6 +34,8 @@ class EvaluationOutcome:
     result: VocResult
     problems: tuple[str, ...]
     """What the reader dropped or repaired in the data."""
+    judgement: Judgement | None
+    """Of the search's best beside the SSD paper's defaults; None where nothing was repeated."""
 
 
 def report_detections(
@@ -46,6 +50,7 @@ def report_detections(
     scope: Scope = "quick",
     trials: Sequence[TrialRecord] | None = None,
     learned: Learned | None = None,
+    repeats: Sequence[Repeated] | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> EvaluationOutcome:
     """Evaluates what a checkpoint found in a split and writes its report.
@@ -63,6 +68,7 @@ def report_detections(
         scope: how much of the cost is measured.
         trials: of the search that the checkpoint comes from.
         learned: what that search says about its hyperparameters.
+        repeats: what it trained again with several seeds, best mean first.
         on_progress: takes a line before each part.
     """
     config, class_names = checkpoint.config, checkpoint.class_names
@@ -80,35 +86,34 @@ def report_detections(
         data_name=f"{Path(data).name}, {split.name}",
         on_progress=on_progress,
     )
-    report = write_report(
-        out_dir,
-        ReportContent(
-            model_name=_model_name(config.model),
-            config=to_mapping(config),
-            hyperparameters={
-                "alpha": config.alpha,
-                "l2_lambda": config.l2_lambda,
-                "lr": config.lr,
-            },
-            checkpoint=str(checkpoint_folder),
-            data_name=Path(data).name,
-            data_fingerprint=split.fingerprint,
-            split=split.name,
-            annotations=split.annotations,
-            detections=detections,
-            summary=summary,
-            read_image=split.read_image,
-            complexity=analysis.complexity,
-            timing=analysis.timing,
-            law=analysis.law,
-            provenance={**provenance(), "data": data},
-            validation_map_11pt=checkpoint.metrics.get("map_11pt"),
-            leaderboard=trials,
-            learned=learned,
-            training_curve=checkpoint.history,
-        ),
+    content = ReportContent(
+        model_name=_model_name(config.model),
+        config=to_mapping(config),
+        hyperparameters={
+            "alpha": config.alpha,
+            "l2_lambda": config.l2_lambda,
+            "lr": config.lr,
+        },
+        checkpoint=str(checkpoint_folder),
+        data_name=Path(data).name,
+        data_fingerprint=split.fingerprint,
+        split=split.name,
+        annotations=split.annotations,
+        detections=detections,
+        summary=summary,
+        read_image=split.read_image,
+        complexity=analysis.complexity,
+        timing=analysis.timing,
+        law=analysis.law,
+        provenance={**provenance(), "data": data},
+        validation_map_11pt=checkpoint.metrics.get("map_11pt"),
+        leaderboard=trials,
+        learned=learned,
+        repeats=repeats or None,
+        training_curve=checkpoint.history,
     )
-    return EvaluationOutcome(report, summary.voc, split.problems)
+    report = write_report(out_dir, content)
+    return EvaluationOutcome(report, summary.voc, split.problems, content.judgement)
 
 
 def _model_name(model: ModelConfig) -> str:

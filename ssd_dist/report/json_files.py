@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssd_dist.evaluation.summary import summary_json
+from ssd_dist.repeated import repeated_json
 from ssd_dist.report.content import ReportContent
 from ssd_dist.structures import Detections
 
@@ -46,6 +47,7 @@ def report_json(content: ReportContent) -> str:
             else [asdict(trial) for trial in content.trials_by_map()]
         ),
         "learned": None if content.learned is None else asdict(content.learned),
+        "repeats": _repeats(content),
         "training_curve": content.training_curve,
         "provenance": content.provenance,
     }
@@ -78,6 +80,14 @@ def _results(
                 "bbox": box,
                 "score": score,
             }
+
+
+def _repeats(content: ReportContent) -> dict[str, Any] | None:
+    """`configurations`, best mean first, and the fields of the judgement."""
+    if content.repeats is None or content.judgement is None:
+        return None
+    configurations = [repeated_json(one) for one in content.repeats]
+    return {"configurations": configurations, **asdict(content.judgement)}
 
 
 def plain(value: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ssd_dist.analysis.repeats import spread
 from ssd_dist.report import formats
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.sections.accuracy import class_rows
 from ssd_dist.report.sections.answer import SYMBOLS, answer
 from ssd_dist.report.sections.timing import timing
+from ssd_dist.terminal import format_value
 
 
 def render_markdown(content: ReportContent) -> str:
@@ -17,7 +19,13 @@ def render_markdown(content: ReportContent) -> str:
 
     Whatever comes from the user (class names, paths) is escaped.
     """
-    blocks = [*_answer(content), _classes(content), *_timing(content), _links(content)]
+    blocks = [
+        *_answer(content),
+        _classes(content),
+        *_repeats(content),
+        *_timing(content),
+        _links(content),
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -38,6 +46,8 @@ def _answer(content: ReportContent) -> list[str]:
         f"{SYMBOLS.get(name, name)} {value:.3g}" for name, value in content.hyperparameters.items()
     )
     trials = "" if shown["num_trials"] is None else f", the best of {shown['num_trials']} trials"
+    if shown["repeats"] is not None and shown["repeats"]["paper_won"]:
+        trials = f", the SSD paper's defaults, which none of {shown['num_trials']} trials beats"
     facts = [
         f"**{content.split} mAP {formats.measure(content.voc.map_11pt)}**{bounds}, "
         f"{formats.count(len(content.annotations))} pictures{validation}",
@@ -46,6 +56,8 @@ def _answer(content: ReportContent) -> list[str]:
         f"{formats.with_prefix(content.complexity['total_macs'])} multiply-accumulates",
         f"{values}{trials}",
     ]
+    if shown["repeats"] is not None:
+        facts.append(_text(shown["repeats"]["sentence"]))
     title = f"# {_text(content.model_name)} on {_text(content.data_name)}"
     return [title, "\n".join(f"- {fact}" for fact in facts)]
 
@@ -75,6 +87,22 @@ def _classes(content: ReportContent) -> str:
         "",
     )
     return _table(header, [*rows, mean])
+
+
+def _repeats(content: ReportContent) -> list[str]:
+    if content.repeats is None:
+        return []
+    rows = [
+        (
+            _text(one.name),
+            spread(one.values),
+            spread(one.split_values or ()),
+            *(_text(format_value(value)) for value in one.parameters.values()),
+        )
+        for one in content.repeats
+    ]
+    names = [_text(SYMBOLS.get(name, name)) for name in content.repeats[0].parameters]
+    return [_table(("trained again", "validation mAP", f"{content.split} mAP", *names), rows)]
 
 
 def _timing(content: ReportContent) -> list[str]:

@@ -14,6 +14,7 @@ from ssd_dist.report.sections.answer import answer
 from ssd_dist.report.sections.complexity import complexity
 from ssd_dist.report.sections.law import law
 from ssd_dist.report.sections.provenance import provenance
+from ssd_dist.report.sections.repeats import repeats
 from ssd_dist.report.sections.search import search
 from ssd_dist.report.sections.timing import timing
 from ssd_dist.report.sections.training import training
@@ -53,6 +54,7 @@ def render_html(content: ReportContent) -> str:
         answer=answer(content, classes),
         accuracy=accuracy(content),
         search=search(content),
+        repeats=repeats(content),
         training=training(content),
         complexity=complexity(content),
         timing=timing(content),

@@ -1,17 +1,14 @@
 """What the integration tests share: a small data set of real files, and a Ray of their own."""
 
 import os
-import socket
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-import psutil
 import pytest
 import yaml
+from clusters import start_ray
 from PIL import Image
-from running import RAY, ROOT, wait_until
+from running import RAY
 
 from ssd_dist.data.synthetic import synthetic_split
 
@@ -67,6 +64,7 @@ def tiny_config(tmp_path_factory) -> Path:
         "search": {
             "trials": 4,
             "grace_epochs": 1,
+            "repeats": {"top_k": 0},  # see test_repeats.py
             "space": {
                 "alpha": {"low": 0.1, "high": 10, "log": True},
                 "l2_lambda": {"low": 1e-6, "high": 1e-2, "log": True},
@@ -93,91 +91,11 @@ def environment(tmp_path_factory) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class RayServer:
-    """A Ray head of two cores, and how to reach it."""
-
-    environment: dict[str, str]
-    """With RAY_ADDRESS."""
-    dashboard: str
-    head: psutil.Process
-
-    def processes(self) -> list[psutil.Process]:
-        """Every process of this Ray."""
-        return self.head.children(recursive=True)
-
-    def named(self, title: str) -> list[psutil.Process]:
-        """The processes whose title contains `title`, such as `ray::RayTrainWorker`."""
-        found = []
-        for process in self.processes():
-            try:
-                if title in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-
 @pytest.fixture(scope="session")
-def ray_server(environment, tmp_path_factory):
-    """A Ray of the tests' own: own ports, folder and token; ended by its processes' ids."""
-    # Ray's sockets have to fit into 107 characters, so not below pytest's own folders.
-    folder = Path("/tmp") / f"ssd_dist_ray_{os.getpid()}"
-    # The agent's too: by default it is the same for every Ray of a machine, and of two such the
-    # second would take no jobs.
-    gcs, dashboard, agent = _free_ports(3)
-    low = 20000 + os.getpid() % 100 * 100
-    command = [
-        str(RAY), "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={folder}",
-        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-        "--num-cpus=2", "--num-gpus=0",
-        "--object-store-memory=200000000", f"--min-worker-port={low}",
-        f"--max-worker-port={low + 99}", "--disable-usage-stats",
-    ]  # fmt: skip
-    log = tmp_path_factory.mktemp("ray") / "head.log"
-    with log.open("w") as output:
-        head = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=ROOT)
-    address = f"127.0.0.1:{gcs}"
-    try:
-        wait_until(lambda: _answers(address, environment), 90, log.read_text)
-        wait_until(lambda: _listens(dashboard), 60, log.read_text)
-        yield RayServer(
-            environment={**environment, "RAY_ADDRESS": address},
-            dashboard=f"http://127.0.0.1:{dashboard}",
-            head=psutil.Process(head.pid),
-        )
-    finally:
-        doomed = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
-        for process in doomed:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(doomed, timeout=20)
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
-
-
-def _answers(address: str, environment: dict[str, str]) -> bool:
-    command = [str(RAY), "status", f"--address={address}"]
-    return (
-        subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
-    )
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def ray_server(environment):
+    """A Ray head of two cores; its processes are ended by their ids."""
+    with start_ray(environment, num_cpus=2) as server:
+        yield server
 
 
 def _token(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
@@ -49,6 +50,13 @@ def wait_until(condition, timeout: float, what) -> None:
         if time.monotonic() > end:
             pytest.fail(f"not within {timeout} s: {what()}")
         time.sleep(0.2)
+
+
+def read_scalars(run: Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) of a run in an experiment's event files, as TensorBoard shows them."""
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars(tag)]
 
 
 def read_json(path: Path):

@@ -5,7 +5,7 @@ import subprocess
 
 import optuna
 import pytest
-from running import RAY, ROOT, kill, read_json, run_job, start_job, wait_until
+from running import RAY, ROOT, kill, read_json, read_scalars, run_job, start_job, wait_until
 
 from ssd_dist.checkpoint import load_checkpoint
 
@@ -99,6 +99,16 @@ def test_a_search_that_is_killed_and_resumed(tiny_config, voc_root, tmp_path, ra
     )
     assert "Leaderboard" in resumed.stdout
 
+    # How to watch it is told, and there is something to be seen: no epoch twice, a picture a trial.
+    for command in ("python jobs/dashboard.py --experiment", "tensorboard --logdir"):
+        assert f"{command} {tmp_path / 's'}" in log.read_text()
+    assert "Ray's dashboard: http://" in log.read_text()
+    for trial in trials:
+        run = tmp_path / "s" / "tensorboard" / "search" / f"trial-{trial['number']:04d}"
+        scalars = read_scalars(run, "map_11pt")
+        assert scalars == [(i, pytest.approx(v)) for i, v in enumerate(trial["curve"], start=1)]
+    assert len(list((tmp_path / "s" / "artifacts").iterdir())) == 4
+
     once_more = run_job("tune.py", *arguments, "--resume", env=ray_server.environment)
     assert once_more.returncode == 0, once_more.stderr
     assert states(study) == after
@@ -133,6 +143,7 @@ def test_trials_of_two_workers(tiny_config, voc_root, tmp_path, ray_server):
     trials = read_json(tmp_path / "n" / "trials.json")
     assert [trial["state"] for trial in trials] == ["complete", "complete"]
     assert (tmp_path / "n" / "best_checkpoint" / "model.safetensors").is_file()
+    assert len(list((tmp_path / "n" / "artifacts").iterdir())) == 2
 
 
 def test_a_killed_worker_costs_an_epoch_at_most(tiny_config, voc_root, tmp_path, ray_server):
@@ -152,6 +163,8 @@ def test_a_killed_worker_costs_an_epoch_at_most(tiny_config, voc_root, tmp_path,
     assert best["map_11pt"] >= 0
     last = max((load_checkpoint(path.parent) for path in checkpoints()), key=lambda c: c.epoch)
     assert [epoch["epoch"] for epoch in last.history] == list(range(1, 13))
+    scalars = read_scalars(tmp_path / "k" / "tensorboard" / "training", "map_11pt")
+    assert scalars == [(epoch["epoch"], pytest.approx(epoch["map_11pt"])) for epoch in last.history]
 
 
 def test_as_a_submitted_job(tiny_config, voc_root, tmp_path, ray_server):

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "ssd_dist"
 LEVELS = [
     {"allocator", "config", "search_config", "structures"},
     {"ops"},
-    {"model", "data", "evaluation", "checkpoint", "experiment", "provenance"},
+    {"model", "data", "evaluation", "checkpoint", "experiment", "provenance", "repeated"},
     {"engine"},
     {"training"},
     {"analysis", "terminal"},

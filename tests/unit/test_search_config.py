@@ -33,6 +33,8 @@ NORM = {"model.norm": {"choices": ["batch", "none"]}}
             {"space": NORM, "first_points": [{"model.norm": "frozen"}]},
             ["'frozen' is none of the choices 'batch', 'none'"],
         ),
+        ({"repeats": {"num_seeds": 2}}, ["search.repeats.num_seeds", "3", "not 2"]),
+        ({"repeats": {"top_k": -1}}, ["search.repeats.top_k", "not -1"]),
         ({"space": {"epochs": {"choices": [1, 2]}}}, ["epochs"]),
         (
             {"space": {"global_batch_size": {"low": 1.5, "high": 4, "integer": True}}},

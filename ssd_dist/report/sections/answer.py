@@ -36,6 +36,7 @@ def answer(content: ReportContent, classes: Sequence[ClassRow]) -> dict[str, Any
             for name, value in content.hyperparameters.items()
         ],
         "num_trials": None if content.leaderboard is None else len(content.leaderboard),
+        "repeats": _repeats(content),
         "was_used": content.split
         in [content.config.get("data", {}).get(key) for key in ("train_split", "val_split")],
     }
@@ -45,6 +46,17 @@ def device(content: ReportContent) -> str:
     """`CPU, 2 threads`, or the GPU's name."""
     name, threads = content.timing["device"], content.timing["num_threads"]
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if name == "cpu" else name
+
+
+def _repeats(content: ReportContent) -> dict[str, Any] | None:
+    if content.repeats is None or content.judgement is None:
+        return None
+    winner = content.repeats[0]
+    return {
+        "sentence": content.judgement.sentence,
+        "paper_won": winner.is_paper,
+        "num_seeds": len(winner.measured),
+    }
 
 
 def _highest_and_lowest(classes: Sequence[ClassRow]) -> list[ClassRow | None]:

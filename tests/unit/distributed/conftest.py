@@ -1,11 +1,22 @@
 """Where the studies of the tests lie."""
 
+import uuid
+
 import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow.fs import S3FileSystem
 from searching import Driver, make_config
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
 from ssd_dist.distributed.study_storage import StudyPlace, new_place
+
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +48,27 @@ def memory() -> StudyPlace:
 def driver(place) -> Driver:
     """A search at its start."""
     return Driver(make_config(), place)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Address of an S3 of the tests' own, in this process."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch) -> str:
+    """URI of a folder in a bucket that nobody else uses."""
+    for name, value in S3_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    address = s3_server.removeprefix("http://")
+    S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True).create_dir(
+        name
+    )
+    return f"s3://{name}/runs"

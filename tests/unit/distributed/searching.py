@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 
 from ssd_dist.config import Config, Range, SearchConfig
-from ssd_dist.distributed.first_points import plan_search
+from ssd_dist.distributed.first_points import Plan, plan_search
 from ssd_dist.distributed.searcher import StudySearcher
 from ssd_dist.distributed.study import close_finished, enqueue, open_study
 from ssd_dist.distributed.study_storage import StudyPlace
@@ -32,12 +32,18 @@ def make_config(*, epochs=3, seed=0, alpha=1.0, space=None, **search) -> Config:
 class Driver:
     """A search as Ray Tune leads it, one report after the other."""
 
-    def __init__(self, config: Config, place: StudyPlace, study: optuna.Study | None = None):
-        """Takes up the study at `place`, or `study`."""
+    def __init__(
+        self,
+        config: Config,
+        place: StudyPlace,
+        study: optuna.Study | None = None,
+        plan: Plan | None = None,
+    ):
+        """Takes up the study at `place`, or `study`, with the search's plan, or `plan`."""
         self.config, self.place = config, place
         self.study = open_study(place, config) if study is None else study
-        enqueue(self.study, plan_search(config))
-        close_finished(self.study, config.epochs)
+        enqueue(self.study, plan or plan_search(config))
+        close_finished(self.study, config.epochs, place.artifacts)
         self.searcher = StudySearcher(self.study, config, place, {"git_commit": "c0ffee"})
 
     def start(self, ray_id: str) -> dict:

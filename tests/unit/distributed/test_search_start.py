@@ -15,7 +15,7 @@ from ssd_dist.distributed.study_storage import (
     new_place,
     record_place,
 )
-from ssd_dist.experiment import TrialRecord, read_json, read_trials, start_experiment
+from ssd_dist.experiment import TrialRecord, read_json, start_experiment
 from ssd_dist.terminal import JobFailedError, Terminal
 
 
@@ -160,9 +160,10 @@ def test_the_best_of_two_objectives_is_the_fastest_of_the_most_accurate(tmp_path
 
     trials = [record(0, 0.9, 9.0, False), record(1, 0.9, 5.0, True), record(2, 0.4, 1.0, True)]
     (tmp_path / "experiment").mkdir()
-    outcome = search._conclude(make_config(), tmp_path / "experiment", trials)
+    best = search._best_trial(trials)
+    outcome = search._finish(make_config(), tmp_path / "experiment", trials, best)
     assert read_json(outcome.best)["config"]["alpha"] == 2.0
-    assert [trial.pareto for trial in read_trials(outcome.folder)] == [False, True, True]
+    assert "repeats" not in read_json(outcome.best)
 
 
 def test_errors_of_the_storage_are_the_users():

@@ -14,6 +14,7 @@ from ssd_dist.analysis.training_cost import TrainingCost
 from ssd_dist.config import Config, to_mapping
 from ssd_dist.evaluation.summary import summarize
 from ssd_dist.experiment import TrialRecord
+from ssd_dist.repeated import Repeated
 from ssd_dist.report import ReportContent
 from ssd_dist.structures import Annotation, Detections
 
@@ -164,6 +165,40 @@ def make_learned():
     )
 
 
+def make_repeats(found=(0.74, 0.75, 0.76), paper=(0.60, 0.62, 0.64), **changes):
+    """The search's best trial, which diverged once where its value is None, and the SSD paper's
+    defaults; `found_on_split` and `paper_on_split` are their values on the report's split."""
+
+    def one(trial, values, split_values, parameters):
+        runs = tuple(
+            make_trial(
+                2 * seed,
+                value,
+                state="complete" if value is not None else "diverged",
+                parameters={**parameters, "seed": seed},
+            )
+            for seed, value in enumerate(values, start=1)
+        )
+        return Repeated(
+            parameters=parameters,
+            trial=trial,
+            is_paper=trial is None,
+            runs=runs,
+            split_values=split_values,
+        )
+
+    both = [
+        one(2, found, changes.get("found_on_split"), {"alpha": 3.0, "l2_lambda": 0.01, "lr": 0.01}),
+        one(
+            None,
+            paper,
+            changes.get("paper_on_split"),
+            {"alpha": 1.0, "l2_lambda": 2.5e-4, "lr": 5e-4},
+        ),
+    ]
+    return sorted(both, key=lambda repeated: -repeated.mean)
+
+
 def make_content(**changes):
     """Three pictures: all right; one of two cats missed and a dog too many; nothing there.
 
@@ -238,6 +273,11 @@ def content():
 @pytest.fixture(scope="session")
 def content_with():
     return make_content
+
+
+@pytest.fixture(scope="session")
+def repeats_of():
+    return make_repeats
 
 
 @pytest.fixture(scope="session")

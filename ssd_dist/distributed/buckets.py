@@ -1,0 +1,117 @@
+"""Locations: a folder that all nodes see, or a URI in a bucket (s3://, gs://), as pyarrow sees it.
+
+A URI may carry what its server needs, as in `s3://bucket/runs?endpoint_override=http://minio:9000`;
+credentials come from where AWS's and Google's own programs take theirs, and never from the URI: it
+is written into the study and into what a job prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pyarrow import fs
+
+SCHEMES = ("s3", "gs")
+
+_REQUEST = re.compile(r" \(Request ID.*?\)")
+_CLOUD_ERROR = re.compile(r"(AWS Error .*|google::cloud::Status.*)", re.DOTALL)
+_SECRETS = re.compile(r"(?<=://)[^/@]*:[^/@]*(?=@)")
+
+
+def is_uri(location: str) -> bool:
+    """Whether a location is a URI and not a folder."""
+    return "://" in location
+
+
+def below(location: str, *names: str) -> str:
+    """The location of something inside another: a URI keeps its options."""
+    if not is_uri(location):
+        return os.path.join(location, *names)  # noqa: PTH118
+    parts = urlsplit(location)
+    return urlunsplit(parts._replace(path="/".join([parts.path.rstrip("/"), *names])))
+
+
+def located(path: str, storage: str) -> str:
+    """The location of what Ray names by its `path` in the filesystem of `storage`.
+
+    For a folder the two are the same; of a URI Ray names `bucket/folder`.
+    """
+    if not is_uri(storage):
+        return path
+    parts = urlsplit(storage)
+    user, at, _ = parts.netloc.rpartition("@")
+    bucket, _, inside = path.partition("/")
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{bucket}", path=f"/{inside}"))
+
+
+def shown_location(location: str) -> str:
+    """A location as people may read it: without keys that somebody put into the URI."""
+    return _SECRETS.sub("***", location)
+
+
+def check_uri(location: str) -> None:
+    """Raises ValueError, in one sentence, for a URI that is none of s3:// and gs://, or that holds
+    keys."""
+    parts = urlsplit(location)
+    if ":" in parts.netloc.rpartition("@")[0]:
+        raise ValueError(
+            f"{shown_location(location)}: a URI is written down, so keys do not belong there: set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile or the machine's role"
+        )
+    named = parts.scheme in SCHEMES and bool(parts.netloc.rpartition("@")[2])
+    if not named or ".." in parts.path.split("/"):  # the path becomes one on this machine, too
+        raise ValueError(
+            f"{shown_location(location)}: give a folder, s3://bucket/folder or gs://bucket/folder"
+        )
+
+
+def open_location(location: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a location and its path there.
+
+    Raises ValueError for a URI that can't be, OSError if its bucket can't be reached: S3 is asked
+    for the bucket's region.
+    """
+    if not is_uri(location):
+        return fs.LocalFileSystem(), location
+    check_uri(location)
+    filesystem, path = fs.FileSystem.from_uri(location)
+    return filesystem, path
+
+
+def is_directory(location: str) -> bool:
+    """Whether something lies at a location. Raises OSError if that can't be asked."""
+    filesystem, path = open_location(location)
+    return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
+
+
+@contextlib.contextmanager
+def local_copy(location: str) -> Iterator[Path]:
+    """A folder as a path of this machine: itself, or for a URI a copy that is gone afterwards.
+
+    Raises FileNotFoundError if nothing is there, OSError if it can't be read.
+    """
+    if not is_uri(location):
+        yield Path(location)
+        return
+    filesystem, path = open_location(location)
+    if filesystem.get_file_info(path).type != fs.FileType.Directory:
+        raise FileNotFoundError(f"{shown_location(location)} is gone")
+    with tempfile.TemporaryDirectory(prefix="ssd_dist_") as folder:
+        fs.copy_files(path, folder, source_filesystem=filesystem)
+        yield Path(folder)
+
+
+def reason(error: BaseException) -> str:
+    """The gist of what a filesystem answers, in one line: its errors tell the request as well."""
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return os.strerror(number)
+    text = " ".join(str(error).split())
+    found = _CLOUD_ERROR.search(text)
+    return _REQUEST.sub("", found.group(1) if found else text) or type(error).__name__

@@ -1,0 +1,95 @@
+"""Joining a Ray that runs, or starting one: a refusal is told in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import ray
+from ray.exceptions import AuthenticationError
+
+_CONNECT_TIMEOUT_S = 10.0
+_REFUSED = "InvalidAuthToken"
+
+
+def join_ray() -> Any:
+    """`ray.init`, quietly: what Ray tells its process of the cluster.
+
+    Raises ConnectionError, in one sentence, if the Ray that RAY_ADDRESS names does not answer, or
+    asks for another token.
+    """
+    address = os.environ.get("RAY_ADDRESS", "this machine")
+    _check_listens(address)
+    written = ""
+    try:
+        with _standard_error() as file:
+            try:
+                return ray.init(
+                    log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+                )
+            finally:
+                file.seek(0)
+                written = file.read().decode(errors="replace")
+    except AuthenticationError as error:
+        sentence = str(error).partition(". ")[0]
+        raise ConnectionError(f"the Ray at {address} can't be joined: {sentence}") from None
+    except ConnectionError:
+        raise ConnectionError(
+            _wrong_token(address) if _REFUSED in written else _nobody(address)
+        ) from None
+    except BaseException:
+        sys.stderr.write(written)
+        raise
+
+
+def _check_listens(address: str) -> None:
+    """Raises ConnectionError if nobody listens at `host:port`: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()) or "/" in host:  # such as `auto`, or another way to Ray
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
+    except OSError:
+        raise ConnectionError(_nobody(address)) from None
+
+
+def _nobody(address: str) -> str:
+    return (
+        f"no Ray answers at {address}: start one by `ray start --head`, or unset RAY_ADDRESS and "
+        "the job starts its own"
+    )
+
+
+def _wrong_token(address: str) -> str:
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return f"the Ray at {address} asks for a token: set RAY_AUTH_MODE=token and give it its own"
+    # Where Ray takes it from, in its order.
+    given = "RAY_AUTH_TOKEN"
+    if not os.environ.get(given):
+        given = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    return (
+        f"the Ray at {address} asks for another token than that in {given}: take that of its head "
+        "node, as `ray get-auth-token` prints it there"
+    )
+
+
+@contextlib.contextmanager
+def _standard_error() -> Iterator[IO[bytes]]:
+    """Takes up what goes to standard error meanwhile, that of Ray's C++ part as well: it repeats
+    every second what it can't do."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

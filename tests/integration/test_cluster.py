@@ -1,0 +1,198 @@
+"""Clusters of several nodes, emulated on one machine: nodes die, come, and have GPUs to share."""
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+from clusters import start_ray
+from running import ROOT, read_json, run_job, start_job, wait_until
+
+from ssd_dist.checkpoint import load_checkpoint
+
+
+def flags(config, data, storage, name, *more):
+    return ["--config", config, "--data", data, "--storage", storage, "--name", name, *more]
+
+
+def checkpoints(folder):
+    return sorted((folder / "ray").rglob("checkpoint_*/checkpoint.json"))
+
+
+def check_search(folder, num_trials, num_epochs):
+    """All trials are there once, whole, and the best of them is the result."""
+    trials = read_json(folder / "trials.json")
+    assert sorted(trial["number"] for trial in trials) == list(range(num_trials))
+    for trial in trials:
+        assert trial["state"] in ("complete", "pruned"), trial
+        assert len(trial["curve"]) == trial["epochs"], trial
+        assert trial["state"] == "pruned" or trial["epochs"] == num_epochs
+        if trial["checkpoint"] is not None:
+            checkpoint = load_checkpoint(folder / trial["checkpoint"])
+            epochs = [epoch["epoch"] for epoch in checkpoint.history]
+            assert epochs == list(range(1, checkpoint.epoch + 1))
+    best = read_json(folder / "best.json")
+    assert best["map_11pt"] == trials[0]["map_11pt"] == max(t["map_11pt"] for t in trials)
+    assert load_checkpoint(folder / "best_checkpoint").metrics["map_11pt"] == best["map_11pt"]
+
+
+@pytest.mark.parametrize(
+    ("workers_per_trial", "cpus_per_node"),
+    [
+        pytest.param(1, 1, id="trials"),
+        # Both trials lose a worker. What is left holds one of them, so one has to wait for the
+        # other to end; neither may keep what it has and wait for the rest.
+        pytest.param(2, 2, id="nested"),
+    ],
+)
+def test_a_node_dies_in_the_middle_of_a_search(
+    workers_per_trial, cpus_per_node, tiny_config, voc_root, tmp_path, environment
+):
+    log = tmp_path / "driver.log"
+    num_trials, num_epochs = (4, 6) if workers_per_trial == 1 else (2, 6)
+    with start_ray(environment, num_cpus=cpus_per_node) as server:
+        node = server.add_node(cpus_per_node)
+        driver = start_job(
+            "tune.py",
+            *flags(tiny_config, voc_root, tmp_path, "s", "--trials", num_trials),
+            "--epochs", num_epochs, "--workers-per-trial", workers_per_trial,
+            env=server.environment, log=log,
+        )  # fmt: skip
+        wait_until(lambda: checkpoints(tmp_path / "s"), 120, log.read_text)
+        assert driver.poll() is None, log.read_text()
+        server.kill_node(node)
+        assert driver.wait(timeout=200) == 0, log.read_text()
+    assert "2 at once" in log.read_text()
+    check_search(tmp_path / "s", num_trials, num_epochs)
+
+
+ELASTIC = """
+import sys
+from pathlib import Path
+from ssd_dist.config import load_config, replace_at
+from ssd_dist.distributed import train
+from ssd_dist.terminal import Terminal, run_job
+
+train.RESIZE_INTERVAL_S = 3.0
+config, data, folder, epochs = sys.argv[1:]
+config = replace_at(load_config(Path(config)), {"epochs": int(epochs)})
+job = lambda terminal: train.run_training(
+    config, data, Path(folder), terminal, num_workers=(1, 2)
+)
+sys.exit(run_job(job))
+"""
+
+
+def test_a_training_shrinks_and_grows(tiny_config, voc_root, tmp_path, environment):
+    """Two workers; a node dies: one goes on; another node comes: two again."""
+    log, folder, num_epochs = tmp_path / "driver.log", tmp_path / "e", 240
+    with start_ray(environment, num_cpus=1) as server:
+        node = server.add_node(1)
+        with log.open("wb") as output:
+            driver = subprocess.Popen(
+                [sys.executable, "-c", ELASTIC, tiny_config, voc_root, folder, str(num_epochs)],
+                env=server.environment, cwd=ROOT, stdout=output, stderr=output,
+            )  # fmt: skip
+
+        def waits_for(condition):
+            wait_until(lambda: condition() or driver.poll() is not None, 120, log.read_text)
+            assert driver.poll() is None, log.read_text()
+
+        waits_for(lambda: len(checkpoints(folder)) > 0)
+        assert len(server.named("ray::RayTrainWorker")) == 2
+        server.kill_node(node)
+        waits_for(lambda: "with 1 worker(s)" in log.read_text())
+        server.add_node(1)
+        waits_for(lambda: "with 2 worker(s)" in log.read_text())
+        assert driver.wait(timeout=200) == 0, log.read_text()
+    last = max(
+        (load_checkpoint(path.parent) for path in checkpoints(folder)), key=lambda c: c.epoch
+    )
+    assert [epoch["epoch"] for epoch in last.history] == list(range(1, num_epochs + 1))
+    # The same steps with the same rates, whoever took them.
+    rates = [epoch["lr"] for epoch in last.history]
+    assert all(later < earlier for earlier, later in pairwise(rates[num_epochs // 2 :]))
+
+
+SHARED_GPU = """
+import json, sys, tempfile, time
+from pathlib import Path
+import ray
+from ray import tune
+from ssd_dist.config import load_config
+from ssd_dist.distributed import tuner
+from ssd_dist.distributed.search import run_search
+from ssd_dist.terminal import run_job
+
+def stand_in(suggestion, request):
+    began = time.time()
+    gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    resources = ray.get_runtime_context().get_assigned_resources()
+    time.sleep(4)
+    span = {"gpus": gpus, "share": resources["GPU"], "began": began, "ended": time.time()}
+    Path(notes, str(suggestion["number"])).write_text(json.dumps(span))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "weights").write_bytes(b"none")
+        report = {"epoch": 1, "map_11pt": 0.5}
+        tune.report(report, checkpoint=tune.Checkpoint(folder))
+
+config, folder, notes = sys.argv[1:]
+tuner.run_trial = stand_in
+config = load_config(Path(config))
+job = lambda terminal: run_search(
+    config, "synthetic", Path(folder), terminal, gpus_per_trial=0.25
+)
+sys.exit(run_job(job))
+"""
+
+
+def test_trials_share_a_gpu(tiny_config, voc_root, tmp_path, environment):
+    """Of four GPU quarters and eight cores four trials at once make use; with trials that only
+    sleep, as the GPU is none."""
+    config = tmp_path / "config.yaml"
+    config.write_text(tiny_config.read_text().replace("epochs: 3", "epochs: 1"))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    with start_ray(environment, num_cpus=0) as server:
+        server.add_node(8, num_gpus=1)
+        done = subprocess.run(
+            [sys.executable, "-c", SHARED_GPU, config, tmp_path / "g", notes],
+            env=server.environment, cwd=ROOT, capture_output=True, text=True, timeout=150,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        refused = run_job(
+            "tune.py", *flags(config, voc_root, tmp_path, "x"), "--gpus-per-trial", 0.25,
+            "--concurrent", 5, env=server.environment,
+        )  # fmt: skip
+    assert "4 trials, 4 at once with 1 cuda worker(s) each" in done.stdout
+    spans = [json.loads(path.read_text()) for path in notes.iterdir()]
+    assert len(spans) == 4
+    assert all(span["gpus"] == ["0"] and span["share"] == 0.25 for span in spans)
+    assert max(span["began"] for span in spans) < min(span["ended"] for span in spans)
+    [line] = refused.stderr.strip().splitlines()
+    assert line.startswith(
+        "error: 5 trials at once with 1 worker(s) each need 5 times 0.25 of a GPU"
+    )
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--gpus-per-trial", 0.25], "this Ray has no GPU"),
+        (["--gpus-per-trial", 1.5], "a share of one GPU"),
+        (["--gpus-per-trial", 0.5, "--workers-per-trial", 2], "1 worker a trial"),
+        (["--concurrent", 2, "--workers-per-trial", 2], "need 4 CPU cores, and this Ray has 2"),
+    ],
+)
+def test_what_can_never_run_is_refused(more, words, tiny_config, voc_root, tmp_path, ray_server):
+    done = run_job(
+        "tune.py", *flags(tiny_config, voc_root, tmp_path, "x", *more), env=ray_server.environment
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,189 @@
+import shutil
+import sqlite3
+import time
+
+import pytest
+
+from ssd_dist.distributed import mirror
+from ssd_dist.distributed.buckets import below, open_location
+from ssd_dist.distributed.mirror import BucketError, mirrored, place_at, place_in, pull
+from ssd_dist.experiment import write_json
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """The machine on which the mirror lies."""
+    monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def other_machine(tmp_path, monkeypatch):
+    """Goes on on another machine, which has nothing but the bucket."""
+    return lambda: monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / "other"))
+
+
+def names_in(bucket):
+    filesystem, path = open_location(bucket)
+    found = filesystem.get_file_info(
+        mirror.fs.FileSelector(path, recursive=True, allow_not_found=True)
+    )
+    return {one.path.removeprefix(f"{path}/") for one in found if one.is_file}
+
+
+def test_a_folder_is_only_itself(tmp_path):
+    place = place_in(str(tmp_path), "a")
+    assert place.folder == tmp_path / "a"
+    assert place.bucket is None
+    assert place.location == str(tmp_path / "a")
+    with mirrored(place):
+        pass
+    assert not place.folder.exists()
+
+
+def test_what_a_job_leaves_is_in_the_bucket(bucket, other_machine):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "experiment.json", {"kind": "train"})
+        (place.folder / "best_checkpoint").mkdir()
+        (place.folder / "best_checkpoint" / "weights").write_bytes(b"w")
+        (place.folder / ".best.json.1234").write_text("half")
+        (place.folder / "ray").mkdir()
+        (place.folder / "ray" / "x").write_text("Ray's")
+    whole = {"experiment.json", "best_checkpoint/weights", "mirror.id"}
+    assert names_in(place.bucket) == whole
+    other_machine()
+    folder = pull(place.bucket)
+    assert folder != place.folder
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == whole - {"mirror.id"}
+
+
+def test_a_job_that_was_refused_leaves_nothing(bucket):
+    place = place_in(bucket, "a")
+    with pytest.raises(ValueError, match="no such data"), mirrored(place):
+        raise ValueError("no such data")
+    assert names_in(place.bucket) == set()
+    assert not place.folder.exists()
+
+
+def test_after_a_kill_the_same_machine_knows_best(bucket):
+    """The driver died before its last files were copied."""
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+    write_json(place.folder / "trials.json", [1, 2])
+    with mirrored(place):
+        assert (place.folder / "trials.json").read_text().split() == ["[", "1,", "2", "]"]
+    assert (pull(place.bucket) / "trials.json").read_text().split() == ["[", "1,", "2", "]"]
+
+
+def test_another_machine_goes_on_and_the_first_one_learns_of_it(bucket, other_machine, monkeypatch):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+        write_json(place.folder / "old.json", [1])
+    first = mirror.default_cache_dir()
+    other_machine()
+    second = place_at(place.bucket)
+    with mirrored(second):
+        assert (second.folder / "trials.json").is_file()
+        write_json(second.folder / "trials.json", [1, 2, 3])
+    monkeypatch.setenv("SSD_DIST_CACHE", str(first))
+    with mirrored(place):
+        assert "3" in (place.folder / "trials.json").read_text()
+
+
+def test_who_only_adds_a_report_overwrites_nothing(bucket, other_machine):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+        other_machine()
+        with mirrored(place_at(place.bucket), writes=False):
+            pass  # nothing pushed yet: nothing to read
+        mirror._Mirror(place.folder, place.bucket).push()
+        reader = place_at(place.bucket)
+        with mirrored(reader, writes=False):
+            write_json(place.folder / "trials.json", [1, 2])
+            mirror._Mirror(place.folder, place.bucket).push()
+            (reader.folder / "report").mkdir()
+            write_json(reader.folder / "report" / "report.json", {})
+    assert names_in(place.bucket) >= {"trials.json", "report/report.json"}
+    filesystem, path = open_location(place.bucket)
+    with filesystem.open_input_stream(f"{path}/trials.json") as stream:
+        assert b"2" in stream.read()
+
+
+def test_a_database_in_use_is_copied_whole(bucket, other_machine):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        file = place.folder / "study.db"
+        connection = sqlite3.connect(file)
+        connection.execute("CREATE TABLE trials (n)")
+        connection.execute("INSERT INTO trials VALUES (1)")
+        connection.commit()
+        connection.execute("INSERT INTO trials VALUES (2)")  # a transaction under way
+    connection.close()
+    other_machine()
+    with sqlite3.connect(pull(place.bucket) / "study.db") as copy:
+        assert copy.execute("SELECT n FROM trials").fetchall() == [(1,)]
+
+
+def test_it_is_copied_while_the_job_runs(bucket, monkeypatch):
+    monkeypatch.setattr(mirror, "PUSH_INTERVAL_S", 0.05)
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "experiment.json", {})
+        end = time.monotonic() + 20
+        while "experiment.json" not in names_in(place.bucket):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_rays_folder_is_not_copied_but_known(bucket, other_machine):
+    """That it is there tells a resumed search that trials were started."""
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "experiment.json", {})
+        filesystem, path = open_location(below(place.bucket, "ray"))
+        with filesystem.open_output_stream(f"{path}/trial/checkpoint") as stream:
+            stream.write(b"large")
+    other_machine()
+    folder = pull(place.bucket)
+    assert (folder / "ray").is_dir()
+    assert not list((folder / "ray").iterdir())
+
+
+def test_an_emptied_bucket_empties_the_mirror(bucket):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "experiment.json", {})
+    filesystem, path = open_location(place.bucket)
+    filesystem.delete_dir(path)
+    assert not pull(place.bucket).exists()
+
+
+def test_a_bucket_that_is_not_there(bucket):
+    absent = bucket.replace(bucket.removeprefix("s3://").split("/")[0], "absent-bucket")
+    with (
+        pytest.raises(BucketError, match=r"absent-bucket.*can't be used: AWS Error NO_SUCH_BUCKET"),
+        mirrored(place_in(absent, "a")),
+    ):
+        pytest.fail("the job was started")
+
+
+def test_a_bucket_lost_meanwhile_costs_nothing(bucket, monkeypatch):
+    place = place_in(bucket, "a")
+
+    def full(self, name, content):
+        raise OSError("AWS Error ACCESS_DENIED during PutObject operation: quota")
+
+    def job():
+        with mirrored(place):
+            write_json(place.folder / "best.json", {"x": 1})
+            monkeypatch.setattr(mirror._Mirror, "_write", full)
+
+    with pytest.raises(BucketError, match=r"ACCESS_DENIED.*what it lacks lies in "):
+        job()
+    monkeypatch.undo()
+    assert (place.folder / "best.json").is_file()
+    shutil.rmtree(place.folder)

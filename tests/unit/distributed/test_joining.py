@@ -1,0 +1,75 @@
+import os
+import socket
+import sys
+
+import pytest
+import ray
+
+from ssd_dist.distributed.joining import join_ray
+
+
+@pytest.fixture
+def listening(monkeypatch):
+    """An address at which somebody listens, and the environment of a job that is to join it."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        yield address
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Lets `ray.init` write a line to standard error as C++ does, and raise."""
+
+    def set_answer(line, error):
+        def init(**options):
+            os.write(2, line)
+            raise error
+
+        monkeypatch.setattr(ray, "init", init)
+
+    return set_answer
+
+
+def test_nobody_listens(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConnectionError, match=f"no Ray answers at {address}: start one"):
+        join_ray()
+
+
+def test_a_wrong_token_is_one_sentence(listening, answer, capfd):
+    answer(b"rpc: InvalidAuthToken\n", ConnectionError("Failed to connect"))
+    with pytest.raises(ConnectionError, match=r"another token than that in ~/\.ray/auth_token"):
+        join_ray()
+    assert capfd.readouterr().err == ""
+
+
+def test_the_tokens_place_is_named(listening, answer, monkeypatch):
+    answer(b"rpc: InvalidAuthToken\n", ConnectionError("Failed to connect"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/secrets/token")
+    with pytest.raises(ConnectionError, match="in /secrets/token"):
+        join_ray()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hush")
+    with pytest.raises(ConnectionError, match="in RAY_AUTH_TOKEN:") as caught:
+        join_ray()
+    assert "hush" not in str(caught.value)
+
+
+def test_no_token_where_one_is_asked_for(listening, answer, monkeypatch):
+    answer(b"rpc: InvalidAuthToken\n", ConnectionError("Failed to connect"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ConnectionError, match="set RAY_AUTH_MODE=token"):
+        join_ray()
+
+
+def test_what_ray_said_of_another_error_is_not_lost(listening, answer, capfd):
+    answer(b"the raylet died\n", RuntimeError("unknown"))
+    with pytest.raises(RuntimeError, match="unknown"):
+        join_ray()
+    sys.stderr.flush()
+    assert "the raylet died" in capfd.readouterr().err
