@@ -33,7 +33,6 @@ bench: setup
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/search_overhead.py
-	$(BIN)/python benchmarks/search_quality.py
 	$(BIN)/python benchmarks/kills.py
 
 lint: setup

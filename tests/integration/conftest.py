@@ -64,7 +64,7 @@ def tiny_config(tmp_path_factory) -> Path:
         "search": {
             "trials": 4,
             "grace_epochs": 1,
-            "repeats": {"top_k": 0},  # see test_repeats.py
+            "repeats": {"top_k": 0},  # see test_search_repeats.py
             "space": {
                 "alpha": {"low": 0.1, "high": 10, "log": True},
                 "l2_lambda": {"low": 1e-6, "high": 1e-2, "log": True},
