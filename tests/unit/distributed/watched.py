@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -69,6 +70,8 @@ def dashboard(folder: Path, *arguments: object, **variables: str):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # As from a terminal: a shell's background jobs, these tests maybe, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     stop = threading.Timer(120, process.kill)  # or a test would wait for ever
     stop.start()
