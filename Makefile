@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-unit bench lint setup clean
+.PHONY: demo test test-unit test-cluster bench lint setup clean
 
 setup: $(READY)
 
@@ -23,7 +23,11 @@ demo: setup
 
 # The fast ones first, on all cores; those with a Ray of their own one after the other.
 test: test-unit
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest -m 'not cluster' tests/integration
+
+# Nodes that die and come, buckets: emulated clusters, which take minutes each.
+test-cluster: setup
+	$(BIN)/python -m pytest -m cluster tests/integration
 
 test-unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit

@@ -11,6 +11,8 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector, S3FileSystem
 from running import kill, run_job, start_job, wait_until
 
+pytestmark = pytest.mark.cluster
+
 OBJECTS = "trials.json", "best.json", "study.db", "best_checkpoint/model.safetensors"
 
 
