@@ -30,6 +30,7 @@ class ProgressBoard:
         self._step = (0, 1)
         self._epochs: list[dict[str, float]] = []
         self._notes: list[str] = []
+        self._started = False
         self._divergence: str | None = None
 
     def push_step(self, step: int, num_steps: int) -> None:
@@ -40,9 +41,13 @@ class ProgressBoard:
         """From the worker: an epoch is over."""
         self._epochs.append(metrics)
 
-    def push_note(self, note: str) -> None:
-        """From the worker: something that people should know."""
-        self._notes.append(note)
+    def push_start(self, num_workers: int, *, resumed: bool) -> None:
+        """From the first worker: all have been started; anew, if a machine was lost or has come."""
+        if resumed:
+            self._notes.append(f"going on from the last checkpoint with {num_workers} worker(s)")
+        elif self._started:
+            self._notes.append(f"beginning again with {num_workers} worker(s)")
+        self._started = True
 
     def push_divergence(self, reason: str) -> None:
         """From the worker: the training diverged."""

@@ -197,10 +197,9 @@ def _train_worker(request: dict[str, Any]) -> None:
     """The loop of one Ray Train worker."""
     ray_checkpoint = get_checkpoint()
     context, progress = get_context(), request["progress"]
-    if ray_checkpoint is not None and progress is not None and context.get_world_rank() == 0:
-        progress.push_note.remote(
-            f"going on from the last checkpoint with {context.get_world_size()} worker(s)"
-        )
+    if progress is not None and context.get_world_rank() == 0:
+        resumed = ray_checkpoint is not None
+        progress.push_start.remote(context.get_world_size(), resumed=resumed)
 
     def report_epoch(metrics: dict[str, Any], folder: Path | None) -> None:
         report(metrics, checkpoint=Checkpoint(str(folder)) if folder is not None else None)
