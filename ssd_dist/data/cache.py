@@ -14,11 +14,11 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from ssd_dist.structures import Annotation, Split
+from ssd_dist.structures import Split
 
-_VERSION = 1
+T = TypeVar("T")
+
+_VERSION = 2
 """Part of the file's name: raise it when the bytes of a picture would come out differently."""
 _SUFFIX = ".pictures"
 _PICTURES_AT_ONCE = 32
@@ -86,7 +88,7 @@ def open_cache(split: Split, max_side: int, cache_dir: Path | None = None) -> Im
         raise ValueError(f"max_side must be at least 1 pixel, not {max_side}")
     folder = cache_dir or default_cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = [_shrunk_size(annotation, max_side) for annotation in split.annotations]
+    sizes = [shrunk_size(one.width, one.height, max_side) for one in split.annotations]
     path = folder / f"{split.fingerprint}-{max_side}-v{_VERSION}{_SUFFIX}"
     with FileLock(path.with_suffix(".lock")):
         if not _is_whole(path, sizes):
@@ -114,10 +116,10 @@ def _limit_bytes() -> int:
     return int(gigabytes * 1e9)
 
 
-def _shrunk_size(annotation: Annotation, max_side: int) -> tuple[int, int]:
+def shrunk_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     """(width, height) with the longest side at most `max_side`, never enlarged."""
-    scale = min(1.0, max_side / max(annotation.width, annotation.height))
-    return max(1, round(annotation.width * scale)), max(1, round(annotation.height * scale))
+    scale = min(1.0, max_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _is_whole(path: Path, sizes: list[tuple[int, int]]) -> bool:
@@ -145,19 +147,24 @@ def _build(split: Split, sizes: list[tuple[int, int]], path: Path) -> None:
 
 
 def _write_pictures(split: Split, sizes: list[tuple[int, int]], file: BinaryIO) -> None:
-    read = partial(_read_shrunk, split, sizes)
-    for picture in _in_order(read, len(sizes)):
+    read = partial(read_shrunk, split, sizes)
+    for picture in in_order(read, len(sizes)):
         file.write(picture.tobytes())
 
 
-def _in_order(read: partial[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Decodes in threads (Pillow lets go of the interpreter lock), a few pictures ahead."""
+def in_order(read: Callable[[int], T], count: int) -> Iterator[T]:
+    """`read(0)`, `read(1)`, … of `count` pictures, in threads, a few pictures ahead: Pillow lets go
+    of the interpreter lock while it decodes."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, count, _PICTURES_AT_ONCE):
             yield from threads.map(read, range(start, min(start + _PICTURES_AT_ONCE, count)))
 
 
-def _read_shrunk(split: Split, sizes: list[tuple[int, int]], index: int) -> np.ndarray:
+def read_shrunk(
+    split: Split, sizes: Mapping[int, tuple[int, int]] | Sequence[tuple[int, int]], index: int
+) -> np.ndarray:
+    """Picture `index` of a split, decoded and shrunk to the (width, height) `sizes[index]`:
+    (h, w, 3) uint8. Raises ValueError if it does not have its annotation's size."""
     annotation = split.annotations[index]
     picture = split.read_image(index)
     if picture.shape != (annotation.height, annotation.width, 3):
@@ -165,9 +172,15 @@ def _read_shrunk(split: Split, sizes: list[tuple[int, int]], index: int) -> np.n
             f"picture {annotation.image_id!r} decodes to {picture.shape[1]}x{picture.shape[0]} "
             f"pixels, but its header says {annotation.width}x{annotation.height}"
         )
-    if sizes[index] == (annotation.width, annotation.height):
+    return shrink(picture, sizes[index])
+
+
+def shrink(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 at a smaller (width, height), antialiased; or as it is."""
+    height, width, _ = picture.shape
+    if size == (width, height):
         return picture
-    return np.asarray(Image.fromarray(picture).resize(sizes[index], Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
 def _disk_full(path: Path, needed: int) -> OSError:

@@ -128,6 +128,7 @@ def training_batches(
     world_size: int,
     num_processes: int = 0,
     pin_memory: bool = False,
+    first_step: int = 0,
 ) -> DataLoader[Sample]:
     """This worker's share of each global batch of an epoch; yields `Batch`, and has a length.
 
@@ -143,6 +144,7 @@ def training_batches(
         world_size: number of workers.
         num_processes: loader processes; 0 loads in this process.
         pin_memory: whether batches come in page-locked memory.
+        first_step: global batches of the epoch that are left out: an earlier process had them.
 
     Raises ValueError if the split has fewer pictures than a global batch, or a global batch fewer
     pictures than there are workers.
@@ -157,7 +159,7 @@ def training_batches(
     order = torch.randperm(len(dataset), generator=generator).tolist()
     begin, end = _share(global_batch_size, rank, world_size)
     keys: list[list[Key]] = []
-    for step in range(num_steps):
+    for step in range(first_step, num_steps):
         first = step * global_batch_size
         keys.append([(epoch, index) for index in order[first + begin : first + end]])
     return _loader(dataset, keys, num_processes, pin_memory)

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from ssd_dist.data.problems import DataError, Problem
+
 T = TypeVar("T")
 
 _WORDS = {
@@ -35,8 +37,8 @@ def read_json(path: str | Path, shape: type[T], expected: str) -> T:
         shape: what it should hold, such as `list[Row]` with `Row` a `msgspec.Struct`.
         expected: the shape in words; ends the sentence about a file of another shape.
 
-    Raises FileNotFoundError if there is no such file; ValueError, naming the file and the place in
-    it, if it is empty, no JSON, or of another shape.
+    Raises FileNotFoundError if there is no such file; DataError (a ValueError), naming the file and
+    the place in it, if it is empty, no JSON, or of another shape.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,7 +46,7 @@ def read_json(path: str | Path, shape: type[T], expected: str) -> T:
         raise FileNotFoundError(f"{path} {kind}; give {expected}")
     data = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
     if not data or data.isspace():
-        raise ValueError(f"{path}: the file is empty; expected {expected}")
+        raise _broken(path, f"the file is empty; expected {expected}")
     try:
         try:
             return msgspec.json.decode(data, type=shape)
@@ -55,20 +57,27 @@ def read_json(path: str | Path, shape: type[T], expected: str) -> T:
             # reads that, and knows the line of anything else.
             return msgspec.convert(_parse_with_nan(path, data), type=shape)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{path}: {_in_words(str(error))}; expected {expected}") from None
+        raise _broken(path, f"{_in_words(str(error))}; expected {expected}") from None
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as in "\\ud800"
+        raise _broken(path, f"not readable as text: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path}: nested too deeply; expected {expected}") from None
+        raise _broken(path, f"nested too deeply; expected {expected}") from None
 
 
 def _parse_with_nan(path: Path, data: bytes) -> object:
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: not readable as JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from None
+        where = f"(line {error.lineno}, column {error.colno})"
+        raise _broken(path, f"not readable as JSON: {error.msg} {where}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not readable as text: {error}") from None
+        raise _broken(path, f"not readable as text: {error}") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise _broken(path, f"not readable as JSON: {error}") from None
+
+
+def _broken(path: Path, message: str) -> DataError:
+    return DataError(Problem("broken_annotation", str(path), message))
 
 
 def _in_words(message: str) -> str:

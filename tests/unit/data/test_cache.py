@@ -16,8 +16,8 @@ from PIL import Image
 
 from ssd_dist.data import cache as cache_module
 from ssd_dist.data.cache import default_cache_dir, open_cache
+from ssd_dist.data.readers import open_split
 from ssd_dist.data.synthetic import synthetic_split
-from ssd_dist.data.voc import read_voc
 from ssd_dist.structures import Annotation
 
 
@@ -104,9 +104,9 @@ def test_other_fingerprint_or_side_is_another_file(tmp_path):
 
 
 def test_changed_picture_is_read_anew(voc_root, tmp_path):
-    before = open_cache(read_voc(voc_root, "train"), 64, tmp_path).image(0)
+    before = open_cache(open_split(voc_root, "train"), 64, tmp_path).image(0)
     Image.new("RGB", (40, 30), (1, 2, 3)).save(voc_root / "JPEGImages/a.png")
-    after = open_cache(read_voc(voc_root, "train"), 64, tmp_path).image(0)
+    after = open_cache(open_split(voc_root, "train"), 64, tmp_path).image(0)
     assert not torch.equal(before, after)
     assert after[:, 0, 0].tolist() == [1, 2, 3]
 
@@ -152,7 +152,7 @@ def test_unreadable_picture_leaves_nothing(voc_root, tmp_path):
     picture.write_bytes(picture.read_bytes()[:300])
     folder = tmp_path / "cache"
     with pytest.raises(ValueError, match=r"b\.png: not readable"):
-        open_cache(read_voc(voc_root, "train"), 64, folder)
+        open_cache(open_split(voc_root, "train"), 64, folder)
     assert finished(folder) == []
 
 

@@ -108,7 +108,7 @@ def change(*path: Any, to: Any) -> Any:
         (change("categories", to={}), "categories is an object, not a list"),
         (change("images", to=[]), "the list images is empty"),
         (change("categories", to=[]), "the list categories is empty"),
-        (change("images", 1, "id", to=30), r"images\[0\] and images\[1\] have the same id '30'"),
+        (change("images", 1, "id", to=30), r"images\[0\] and images\[1\] have the same id 30"),
         (change("images", 1, "id", to="30"), r"images\[0\] and images\[1\] have the same id"),
         (change("categories", 0, "id", to=3), r"categories\[0\] and categories\[1\] .* same id 3"),
         (change("categories", 0, "name", to="car"), r".* have the same name 'car'"),

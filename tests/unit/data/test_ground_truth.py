@@ -8,12 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from ssd_dist.data.readers import open_ground_truth
-from ssd_dist.data.voc import read_voc
+from ssd_dist.data.readers import open_ground_truth, open_split
 
 
 def test_voc_needs_no_pictures(voc_root):
-    with_pictures = read_voc(voc_root, "train")
+    with_pictures = open_split(voc_root, "train")
     shutil.rmtree(voc_root / "JPEGImages")
     truth = open_ground_truth(voc_root, "train")
     assert truth.source == f"{voc_root}, split 'train'"
@@ -38,13 +37,20 @@ def test_voc_boxes_stay_as_they_stand(write_voc):
     assert truth.problems == ()
 
 
-@pytest.mark.parametrize("box", [(7, 9, 7, 9), (7, 9, 8, 9), (20, 9, 10, 15)])
-def test_voc_box_without_area_is_dropped_and_told(write_voc, box):
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [
+        ((7, 9, 7, 9), "no area"),
+        ((7, 9, 8, 9), "no area"),
+        ((20, 9, 10, 15), "its corners are swapped"),
+    ],
+)
+def test_voc_box_without_area_is_dropped_and_told(write_voc, box, why):
     root = write_voc({"test": {"a": [("dog", *box), ("cat", 1, 1, 9, 9)]}})
     truth = open_ground_truth(root, "test")
     assert truth.annotations[0].labels.tolist() == [1]
     (problem,) = truth.problems
-    assert problem.endswith("dropped: no area")
+    assert problem.endswith(f"dropped: {why}")
     assert "a.xml: 'dog' box" in problem
 
 
