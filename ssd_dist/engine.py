@@ -19,6 +19,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ssd_dist.config import Config, OptimizerConfig
+from ssd_dist.divergence import LossWatch
+from ssd_dist.interruption import EpochInterruptedError, EpochPart, agreed, never
 from ssd_dist.model.mirror import averaged_output
 from ssd_dist.model.ssd import SSD
 from ssd_dist.ops.loss import l2_weights, multibox_loss, multibox_sums
@@ -31,6 +33,7 @@ OpenSection: TypeAlias = Callable[[str], AbstractContextManager[object]]
 SECTIONS = ("data", "matching", "forward", "loss", "communication", "backward", "optimizer")
 """The sections of a training step. `communication`, where there are several workers, lies within
 `loss`: the sum of N; the gradients' exchange is part of `backward`, which it overlaps with."""
+_START = EpochPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,6 @@ class EpochLosses:
     """L_loc / N, without alpha."""
     gradient_norm: float
     """Before clipping."""
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number: the training can't go on."""
 
 
 def build_optimizer(model: SSD, config: Config) -> torch.optim.Optimizer:
@@ -129,6 +128,9 @@ def train_epoch(
     worker: Worker,
     average: AveragedModel | None = None,
     on_step: Callable[[int], None] | None = None,
+    picture_name: Callable[[int], str] = str,
+    part: EpochPart = _START,
+    check_in: Callable[[], bool] = never,
     section: OpenSection = record_function,
 ) -> EpochLosses:
     """Trains on `batches` and returns the epoch's mean losses, the same on every worker.
@@ -143,17 +145,25 @@ def train_epoch(
         worker: this process among the others.
         average: updated after each step.
         on_step: called with the number of finished steps.
+        picture_name: identifier of the picture at a position in the split, for the error.
+        part: what is done of the epoch already; `batches` are those that are left.
+        check_in: called in each step; True, on any worker, asks all to stop after it.
         section: opens each of `SECTIONS`; as it is, they are labels in a profiler's trace.
 
     Raises:
-        NonFiniteLossError: naming the step, the learning rate and the pictures' positions.
+        NonFiniteLossError: naming the step, the learning rate, the gradient norm and the batch's
+            pictures; on all workers alike, before the epoch's end (see divergence.py).
+        EpochInterruptedError: it was asked to stop; on all workers alike.
     """
+    if part.losses is not None:
+        return EpochLosses(**part.losses)
     model.train()
     device = worker.device
-    sums = torch.zeros(3, device=device)
-    num_steps = 0
+    sums = torch.tensor(part.sums, device=device)
+    num_steps = part.num_steps
+    watch = LossWatch(device, worker.world_size, picture_name)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    for step, batch in enumerate(_arriving(batches, device, section)):
+    for step, batch in enumerate(_arriving(batches, device, section), num_steps):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step) * group["lr_scale"]
         with section("matching"):
@@ -169,10 +179,16 @@ def train_epoch(
         with section("loss"):
             parts = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
             # N of Eq. 1 belongs to the whole batch: it is summed before anything is divided by it.
-            num_positives = parts.num_positives.clone()
+            # The losses along with it, so that all workers know if the pictures of one spoil them.
+            asked = check_in()
+            stop = torch.full((), float(asked), device=device)
+            whole = torch.stack(
+                [parts.conf.detach(), parts.loc.detach(), parts.num_positives, stop]
+            )
             if worker.world_size > 1:
                 with section("communication"):
-                    dist.all_reduce(num_positives)
+                    dist.all_reduce(whole)
+            conf_sum, loc_sum, num_positives, num_asked = whole.unbind()
             loss = multibox_loss(parts, config.alpha, num_positives, worker.world_size)
         with section("backward"):
             loss.backward()
@@ -180,26 +196,25 @@ def train_epoch(
             norm = nn.utils.clip_grad_norm_(
                 parameters, config.optimizer.gradient_clip or math.inf, foreach=True
             )
-            _refuse_non_finite(loss, norm, step, rate_at(step), batch)
+            scale = 1 / num_positives.clamp(min=1)
+            means = torch.stack([conf_sum * scale, loc_sum * scale, norm])
+            mean_loss = means[0] + config.alpha * means[1]
+            watch.see(step, mean_loss, norm, rate_at(step), batch.indices)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average is not None:
                 average.update_parameters(model)
 
-        scale = 1 / num_positives.clamp(min=1)
-        sums += torch.stack([parts.conf * scale, parts.loc * scale, norm / worker.world_size])
+        sums += means
         num_steps = step + 1
         if on_step is not None:
             on_step(num_steps)
+        if agreed(asked, num_asked, worker.world_size, step):
+            watch.finish()
+            raise EpochInterruptedError(EpochPart(num_steps=num_steps, sums=tuple(sums.tolist())))
 
-    if worker.world_size > 1:
-        dist.all_reduce(sums)
+    watch.finish()
     conf_mean, loc_mean, norm_mean = (sums / max(1, num_steps)).tolist()
-    if not all(map(math.isfinite, (conf_mean, loc_mean, norm_mean))):
-        raise NonFiniteLossError(
-            f"loss {conf_mean + config.alpha * loc_mean:g} over the epoch's {num_steps} steps "
-            f"(lr up to {max(map(rate_at, range(num_steps))):g}): lower the learning rate"
-        )
     return EpochLosses(
         loss=conf_mean + config.alpha * loc_mean,
         loss_conf=conf_mean,
@@ -288,15 +303,3 @@ def predict(
                 )
             )
     return found
-
-
-def _refuse_non_finite(loss: Tensor, norm: Tensor, step: int, lr: float, batch: Batch) -> None:
-    # On a GPU reading the loss waits for it. NaN stays in the weights, so now and then will do, and
-    # the epoch's end looks at the sums.
-    if loss.is_cuda and step % 20:
-        return
-    if not (torch.isfinite(loss.detach()) & torch.isfinite(norm)):
-        raise NonFiniteLossError(
-            f"loss {loss.item():g} with gradient norm {norm.item():g} at step {step} of the epoch "
-            f"(lr {lr:g}, pictures {batch.indices.tolist()}): lower the learning rate"
-        )

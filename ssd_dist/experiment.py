@@ -18,13 +18,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
+from ssd_dist.data.sources import is_remote
+from ssd_dist.durable import new_folder, rename, sync
 
 _REQUEST, BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
 BEST_CHECKPOINT = "best_checkpoint"
@@ -76,7 +77,7 @@ def storage_folder(storage: str) -> Path:
 
 def anchored(config: Config, data: str) -> tuple[Config, str]:
     """The same request with absolute paths: Ray's workers run in folders of their own."""
-    if data != "synthetic":
+    if data != "synthetic" and not is_remote(data):
         data = str(Path(data).expanduser().resolve())
     if config.model.weights not in ("none", "imagenet", "coco"):
         weights = str(Path(config.model.weights).expanduser().resolve())
@@ -145,11 +146,8 @@ def finish_experiment(
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"the best checkpoint, {checkpoint}, is gone")
     kept = folder / BEST_CHECKPOINT
-    with tempfile.TemporaryDirectory(prefix=f".{BEST_CHECKPOINT}.", dir=folder) as scratch:
-        shutil.copytree(checkpoint, Path(scratch) / "new")
-        if kept.exists():
-            kept.rename(Path(scratch) / "old")
-        (Path(scratch) / "new").rename(kept)
+    with new_folder(kept) as scratch:
+        shutil.copytree(checkpoint, scratch, dirs_exist_ok=True)
     best = {"config": to_mapping(config), "map_11pt": map_11pt, "checkpoint": str(kept)}
     write_json(folder / BEST, {**best, **more})
     return folder / BEST
@@ -214,9 +212,8 @@ def write_json(path: Path, content: Any) -> None:
     try:
         with scratch.open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
+        sync(scratch)
+        rename(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 

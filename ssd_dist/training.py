@@ -7,8 +7,9 @@ Ray Train nor Ray Tune: both hand it a function that takes what an epoch left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,36 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ssd_dist.checkpoint import Checkpoint, load_checkpoint, load_training_state, save_checkpoint
+from ssd_dist.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_into,
+    load_training_state,
+    save_checkpoint,
+)
 from ssd_dist.config import Config
 from ssd_dist.data import open_split
 from ssd_dist.data.cache import open_cache
-from ssd_dist.data.dataset import (
-    DetectionDataset,
-    evaluation_batches,
-    steps_per_epoch,
-    training_batches,
-)
+from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
 from ssd_dist.engine import (
     Worker,
     build_average,
     build_optimizer,
     learning_rate,
     place,
-    predict,
     train_epoch,
 )
-from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
+from ssd_dist.interruption import (
+    EpochInterruptedError,
+    EpochPart,
+    TrainingInterruptedError,
+    never,
+)
 from ssd_dist.model.mirror import mirrored_order
 from ssd_dist.model.ssd import build_model
 from ssd_dist.ops.loss import l2_term, l2_weights
-from ssd_dist.structures import Detections
-
-EVALUATION_BATCH_SIZE = 16
+from ssd_dist.structures import Batch
+from ssd_dist.validation import Validation, accuracy, validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,6 @@ class EpochReport:
     """What that accuracy was computed from; None on all workers but 0."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Validation:
-    """What an epoch's network found in the validation split."""
-
-    dataset: DetectionDataset
-    detections: Sequence[Detections]
-    """Of every picture, in the split's order."""
-    result: VocResult
-
-
 def train(
     config: Config,
     data: str,
@@ -76,16 +71,21 @@ def train(
     *,
     resume: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    check_in: Callable[[], bool] = never,
 ) -> None:
     """Trains as `config` says on `data` and calls `on_epoch` after each epoch, on every worker.
 
     Args:
         config: the whole configuration.
-        data: a VOC root, or `synthetic`.
+        data: a data set, as `open_split` takes it.
         worker: this process; with several, `torch.distributed` is initialised.
         on_epoch: takes the epoch's report.
         resume: a checkpoint folder of this same training to go on from.
         on_step: called with (steps finished in this training, steps in all).
+        check_in: called in each step and before each batch of a validation, a sign of life; True
+            asks to stop.
+
+    Raises TrainingInterruptedError, with a checkpoint to write, if it was asked to stop.
     """
     torch.manual_seed(config.seed)
     train_data = open_dataset(config, data, config.data.train_split, training=True)
@@ -93,21 +93,26 @@ def train(
         config, data, config.data.val_split, class_names=train_data.split.class_names
     )
     class_names = train_data.split.class_names
-    model = build_model(config.model, len(class_names), load_weights=resume is None)
+    model = build_model(
+        config.model, len(class_names), load_weights=resume is None, class_names=class_names
+    )
     assert config.model.norm != "sync" or worker.device.type == "cuda"
     place(model, config, worker.device)
     optimizer = build_optimizer(model, config)
     average = build_average(model, config.optimizer)
     history: list[dict[str, float]] = []
+    part = EpochPart()
     if resume is not None:
         checkpoint = load_checkpoint(resume)
         history = [dict(epoch) for epoch in checkpoint.history]
         state = load_training_state(resume)
+        trained = state["weights"] if average is not None else checkpoint.weights
+        load_into(model, trained, str(resume))
         optimizer.load_state_dict(state["optimizer"])
-        model.load_state_dict(state["weights"] if average is not None else checkpoint.weights)
         if average is not None:
-            average.module.load_state_dict(checkpoint.weights)
+            load_into(average.module, checkpoint.weights, str(resume))
             average.n_averaged.fill_(state["num_averaged"])
+        part = EpochPart(**state["epoch_part"])
     network: torch.nn.Module = model
     if worker.world_size > 1:
         network = DistributedDataParallel(model, gradient_as_bucket_view=True)
@@ -126,41 +131,69 @@ def train(
             name=config.optimizer.schedule,
         )
 
-    for epoch in range(len(history), config.epochs):
-        # Dropout and the like draw anew in each epoch and worker, also after a restart.
-        torch.manual_seed(hash((config.seed, epoch, worker.rank)) % 2**63)
-        started = time.perf_counter()
-        first_step = epoch * num_epoch_steps
-        losses = train_epoch(
-            model,
-            network,
-            optimizer,
-            training_batches(
-                train_data,
-                epoch=epoch,
-                global_batch_size=config.global_batch_size,
-                rank=worker.rank,
-                world_size=worker.world_size,
-                num_processes=num_processes,
-                pin_memory=worker.device.type == "cuda",
-            ),
+    evaluated = model if average is None else average.module
+
+    def save(folder: Path, part: EpochPart) -> None:
+        state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "epoch_part": asdict(part)}
+        if average is not None:
+            state["weights"] = model.state_dict()
+            state["num_averaged"] = int(average.n_averaged)
+        checkpoint = Checkpoint(
             config=config,
-            rate_at=lambda step, first=first_step: rate_at(first + step),  # type: ignore[misc]
-            worker=worker,
-            average=average,
-            on_step=_counter(on_step, first_step, num_steps),
+            class_names=class_names,
+            data=data,
+            data_fingerprint=train_data.split.fingerprint,
+            epoch=len(history),
+            metrics=history[-1] if history else {},
+            history=tuple(history),
+            weights=evaluated.state_dict(),
         )
-        seconds = time.perf_counter() - started
-        evaluated = model if average is None else average.module
-        if worker.world_size > 1:
-            # Batch norm's statistics are each worker's own; those of worker 0 are saved, so all
-            # validate with them.
-            for buffer in evaluated.buffers():
-                dist.broadcast(buffer, 0)
-        validation = _validate(evaluated, val_data, config, worker, num_processes)
+        save_checkpoint(folder, checkpoint, state)
+
+    for epoch in range(len(history), config.epochs):
+        started = time.perf_counter() - part.seconds
+        first_step = epoch * num_epoch_steps
+        batches = training_batches(
+            train_data,
+            epoch=epoch,
+            first_step=part.num_steps,
+            global_batch_size=config.global_batch_size,
+            rank=worker.rank,
+            world_size=worker.world_size,
+            num_processes=num_processes,
+            pin_memory=worker.device.type == "cuda",
+        )
+        try:
+            losses = train_epoch(
+                model,
+                network,
+                optimizer,
+                _seeded(batches, config.seed, first_step + part.num_steps, worker),
+                config=config,
+                rate_at=lambda step, first=first_step: rate_at(first + step),  # type: ignore[misc]
+                worker=worker,
+                average=average,
+                on_step=_counter(on_step, first_step, num_steps),
+                picture_name=lambda index: train_data.split.annotations[index].image_id,
+                part=part,
+                check_in=check_in,
+            )
+            seconds = time.perf_counter() - started
+            if worker.world_size > 1:
+                # Batch norm's statistics are each worker's own; those of worker 0 are saved, so all
+                # validate with them.
+                for buffer in evaluated.buffers():
+                    dist.broadcast(buffer, 0)
+            part = EpochPart(num_steps=num_epoch_steps, losses=asdict(losses))
+            validation = validate(
+                evaluated, val_data, config, worker, num_processes, part, check_in
+            )
+        except EpochInterruptedError as interrupted:
+            done = replace(interrupted.part, seconds=time.perf_counter() - started)
+            raise TrainingInterruptedError(epoch, done, partial(save, part=done)) from None
         metrics = {
             "epoch": epoch + 1,
-            **({} if validation is None else _accuracy(validation.result, history)),
+            **({} if validation is None else accuracy(validation.result, history)),
             **asdict(losses),
             "l2_term": float(l2_term(l2_weights(model), config.l2_lambda)),
             "lr": rate_at(first_step + num_epoch_steps - 1),
@@ -168,25 +201,8 @@ def train(
             "seconds": time.perf_counter() - started,
         }
         history.append(metrics)
-
-        def save(folder: Path) -> None:
-            state: dict[str, Any] = {"optimizer": optimizer.state_dict()}
-            if average is not None:
-                state["weights"] = model.state_dict()
-                state["num_averaged"] = int(average.n_averaged)
-            checkpoint = Checkpoint(
-                config=config,
-                class_names=class_names,
-                data=data,
-                data_fingerprint=train_data.split.fingerprint,
-                epoch=len(history),
-                metrics=history[-1],
-                history=tuple(history),
-                weights=evaluated.state_dict(),  # noqa: B023 - called before the next epoch
-            )
-            save_checkpoint(folder, checkpoint, state)
-
-        on_epoch(EpochReport(metrics, save, validation))
+        part = EpochPart()
+        on_epoch(EpochReport(metrics, partial(save, part=part), validation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +214,8 @@ class Preparation:
     num_val: int
     problems: tuple[str, ...]
     """What the reader dropped or repaired, a sentence each."""
+    first_weights: str | None = None
+    """What of the first weights was loaded and what was not; None: the weights are random."""
 
 
 def prepare(config: Config, data: str) -> Preparation:
@@ -210,11 +228,18 @@ def prepare(config: Config, data: str) -> Preparation:
     class_names = train_data.split.class_names
     val_data = open_dataset(config, data, config.data.val_split, class_names=class_names)
     steps_per_epoch(len(train_data), config.global_batch_size)
-    model = build_model(config.model, len(class_names))
+    if all(annotation.difficult.all() for annotation in val_data.split.annotations):
+        raise ValueError(
+            f"{data}: the split {config.data.val_split!r} has no object that counts: no epoch "
+            "could be told from another by its mAP"
+        )
+    model = build_model(config.model, len(class_names), class_names=class_names)
     if config.postprocess.mirror != "none":
         mirrored_order(model, axis=0)
     problems = dict.fromkeys((*train_data.split.problems, *val_data.split.problems))
-    return Preparation(class_names, len(train_data), len(val_data), tuple(problems))
+    return Preparation(
+        class_names, len(train_data), len(val_data), tuple(problems), model.first_weights
+    )
 
 
 def open_dataset(
@@ -227,7 +252,8 @@ def open_dataset(
 ) -> DetectionDataset:
     """The decoded pictures of a split, ready to draw batches from; decodes them if no process on
     this machine has done so yet."""
-    opened = open_split(data, split, class_names or config.data.class_names)
+    names = class_names or config.data.class_names
+    opened = open_split(data, split, names, data_format=config.data.format)
     size = config.model.image_size
     # Training enlarges parts of a picture, so it wants more pixels than its input has.
     cache = open_cache(opened, max_side=size * 3 // 2 if training else size)
@@ -243,52 +269,23 @@ def loader_processes(config: Config, worker: Worker) -> int:
     return 4 if worker.device.type == "cuda" else 0
 
 
-def predict_split(
-    model: Any,
-    dataset: DetectionDataset,
-    config: Config,
-    worker: Worker,
-    num_processes: int = 0,
-) -> list[Detections]:
-    """Detections of this worker's share of a split: every picture exactly once over all workers."""
-    batches = evaluation_batches(
-        dataset,
-        batch_size=EVALUATION_BATCH_SIZE,
-        rank=worker.rank,
-        world_size=worker.world_size,
-        num_processes=num_processes,
-    )
-    return predict(model, batches, dataset.split.annotations, config, worker.device)
-
-
-def _validate(
-    model: Any, dataset: DetectionDataset, config: Config, worker: Worker, num_processes: int
-) -> Validation | None:
-    """Validates with all workers; the outcome on worker 0, None on the others."""
-    detections = predict_split(model, dataset, config, worker, num_processes)
-    if worker.world_size > 1:
-        gathered: list[list[Detections] | None] = [None] * worker.world_size
-        dist.all_gather_object(gathered, detections)
-        detections = [one for part in gathered for one in part or []]
-    if worker.rank > 0:
-        return None
-    # In the split's order, whatever the workers' number: of equal scores the first ranks first.
-    place = {annotation.image_id: i for i, annotation in enumerate(dataset.split.annotations)}
-    detections.sort(key=lambda found: place[found.image_id])
-    result = evaluate_voc(dataset.split.annotations, detections, dataset.split.class_names)
-    return Validation(dataset, detections, result)
-
-
-def _accuracy(result: VocResult, earlier: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """An epoch's accuracy as metrics, `earlier` being those of the epochs before."""
-    best = max([result.map_11pt, *(epoch["map_11pt"] for epoch in earlier)])
-    per_class = {f"ap_11pt/{name}": ap for name, ap in result.ap_11pt.items() if ap is not None}
-    return {"map_11pt": result.map_11pt, "best_map_11pt": best, **per_class}
-
-
 def _counter(
     on_step: Callable[[int, int], None] | None, first: int, num_steps: int
 ) -> Callable[[int], None] | None:
     if on_step is None:
         return None
     return lambda finished: on_step(first + finished, num_steps)
+
+
+def _seeded(batches: Iterable[Batch], seed: int, step: int, worker: Worker) -> Iterator[Batch]:
+    """The batches from the training's `step` on. Dropout and the like draw anew in each step and
+    worker, and the same again after a restart."""
+    for batch in batches:
+        drawn = hash((seed, step, worker.rank)) % 2**63
+        torch.default_generator.manual_seed(
+            drawn
+        )  # torch.manual_seed takes a fifth of a millisecond
+        if worker.device.type == "cuda":
+            torch.cuda.manual_seed(drawn)
+        yield batch
+        step += 1

@@ -23,6 +23,7 @@ from ssd_dist.analysis.step_timing import StepBudget, set_up_training, time_step
 from ssd_dist.config import Config, replace_at
 from ssd_dist.data.dataset import DetectionDataset
 from ssd_dist.engine import Worker
+from ssd_dist.loopback import keep_on_loopback
 from ssd_dist.model.ssd import SSD, build_model
 
 _CPU = torch.device("cpu")
@@ -131,6 +132,7 @@ def _time_in_process(
     torch.set_num_threads(1)
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    keep_on_loopback()
     dist.init_process_group(
         "gloo", init_method=rendezvous, rank=rank, world_size=num_processes, timeout=_TIMEOUT
     )

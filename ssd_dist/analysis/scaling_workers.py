@@ -22,6 +22,7 @@ from ssd_dist.analysis.clock import synchronise
 from ssd_dist.analysis.sweep import NUM_CLASSES, Point, random_batch
 from ssd_dist.config import Config
 from ssd_dist.engine import Worker, build_optimizer, place, train_epoch
+from ssd_dist.loopback import keep_on_loopback
 from ssd_dist.model.ssd import build_model
 
 MESSAGE_BYTES = tuple(1 << exponent for exponent in (16, 18, 20, 22, 24, 25))
@@ -85,6 +86,7 @@ def _run(
     results: Any,
 ) -> None:
     keep_freed_memory()
+    keep_on_loopback()
     torch.set_num_threads(1)
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

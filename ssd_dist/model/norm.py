@@ -44,6 +44,22 @@ def hold_statistics(model: nn.Module) -> None:
             module.training = False
 
 
+def check_single_pictures(model: SSD) -> None:
+    """Raises ValueError, in one sentence, if the model can't train on one picture at a time: of a
+    channel with a single value, batch normalisation has no variance. Spoils the statistics."""
+    pictures = torch.zeros(1, 3, model.image_size, model.image_size, dtype=torch.uint8)
+    try:
+        with torch.no_grad():
+            model.train()(pictures.to(model.priors_cxcywh.device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "model.norm: 'batch' can't normalise a single picture where a feature map has a single "
+            "cell: raise global_batch_size, ask for fewer workers, or choose frozen or none"
+        ) from None
+
+
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether any batch-norm layer is left in the model."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())

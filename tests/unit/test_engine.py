@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from ssd_dist.config import Config, ModelConfig, OptimizerConfig
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, evaluation_batches, training_batches
 from ssd_dist.data.synthetic import synthetic_split
+from ssd_dist.divergence import LossWatch, NonFiniteLossError
 from ssd_dist.engine import (
-    NonFiniteLossError,
     Worker,
     build_average,
     build_optimizer,
@@ -160,11 +161,98 @@ def test_the_logged_loss_is_eq_1(model, dataset):
     assert losses.loss == pytest.approx(losses.loss_conf + 2.5 * losses.loss_loc)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_place(model, dataset):
-    with torch.no_grad():
-        next(model.head.parameters()).fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match=r"step 0 .*lr 0\.003, pictures \["):
-        run_epoch(model, dataset)
+class Spoilt(torch.nn.Module):
+    """A network whose output is spoilt from the given step on."""
+
+    def __init__(self, model, first_step, value):
+        super().__init__()
+        self.model, self.first_step, self.value, self.calls = model, first_step, value, 0
+
+    def forward(self, images):
+        loc, conf = self.model(images)
+        self.calls += 1
+        return loc * (self.value if self.calls > self.first_step else 1.0), conf
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("first_step", [0, 1])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_at_once_and_names_its_step(
+    model, dataset, monkeypatch, lag, first_step, value
+):
+    """With a GPU's lag, too, where the next step is under way when it is noticed."""
+    monkeypatch.setattr("ssd_dist.divergence._LAG", {"cpu": lag})
+    network = Spoilt(model, first_step, value)
+    twice = [*batches(dataset), *batches(dataset)]  # four steps
+    with pytest.raises(NonFiniteLossError) as error:
+        train_epoch(
+            model,
+            network,
+            build_optimizer(model, CONFIG),
+            twice,
+            config=CONFIG,
+            rate_at=lambda step: 0.001 * (step + 1),
+            worker=Worker(CPU),
+            picture_name=lambda index: f"picture-{index}",
+        )
+    assert network.calls == first_step + 1 + lag
+    pictures = ", ".join(f"picture-{i}" for i in twice[first_step].indices.tolist())
+    assert str(error.value) == (
+        f"loss {value:g} with gradient norm nan at step {first_step} of the epoch "
+        f"(lr {0.001 * (first_step + 1):g}, pictures {pictures}): lower the learning rate"
+    )
+    if lag == 0:
+        assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_the_last_step_is_looked_at_too(model, dataset, monkeypatch):
+    monkeypatch.setattr("ssd_dist.divergence._LAG", {"cpu": 1})
+    with pytest.raises(NonFiniteLossError, match="at step 1 of the epoch"):
+        train_epoch(
+            model,
+            Spoilt(model, 1, math.nan),
+            build_optimizer(model, CONFIG),
+            batches(dataset),
+            config=CONFIG,
+            rate_at=lambda step: 0.001,
+            worker=Worker(CPU),
+        )
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_too(model, dataset):
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient * math.inf
+
+    class Network(torch.nn.Module):
+        def forward(self, images):
+            loc, conf = model(images)
+            return Steep.apply(loc), conf
+
+    with pytest.raises(
+        NonFiniteLossError, match=r"loss \d.* with gradient norm (nan|inf) at step 0"
+    ):
+        train_epoch(
+            model,
+            Network(),
+            build_optimizer(model, CONFIG),
+            batches(dataset),
+            config=CONFIG,
+            rate_at=lambda step: 0.001,
+            worker=Worker(CPU),
+        )
+
+
+def test_of_many_pictures_the_first_are_named():
+    watch = LossWatch(CPU, 1, str)
+    nan = torch.tensor(math.nan)
+    with pytest.raises(NonFiniteLossError, match=r"pictures 0, 1, .*, 31 and 8 more\)"):
+        watch.see(0, nan, nan, 0.1, torch.arange(40))
 
 
 def test_steps_are_told(model, dataset):

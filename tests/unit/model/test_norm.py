@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssd_dist.config import ModelConfig
-from ssd_dist.model.norm import apply_norm
+from ssd_dist.model.norm import apply_norm, check_single_pictures
 from ssd_dist.model.ssd import build_model
 
 MODELS = [
@@ -128,3 +128,13 @@ def test_norm_without_statistics_is_warned_about(caplog):
     with caplog.at_level(logging.WARNING):
         build_model(ModelConfig(backbone="resnet18", image_size=64, norm="frozen"), num_classes=1)
     assert "random weights" in caplog.text
+
+
+def test_a_single_picture_where_a_map_has_one_cell():
+    fields = {"architecture": "ssdlite", "backbone": "resnet18", "image_size": 64}
+    fields |= {"feature_strides": (16,), "num_extra_maps": 2}  # 4, 2, 1 cells
+    check_single_pictures(build_model(ModelConfig(**fields | {"num_extra_maps": 1}), num_classes=2))
+    check_single_pictures(build_model(ModelConfig(**fields, norm="none"), num_classes=2))
+    with pytest.raises(ValueError, match="'batch' can't normalise a single picture") as error:
+        check_single_pictures(build_model(ModelConfig(**fields), num_classes=2))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,154 @@
+"""Trainings on the edge: hardly any objects, or a learning rate that no training survives."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from ssd_dist.checkpoint import load_checkpoint
+from ssd_dist.config import Config, replace_at
+from ssd_dist.divergence import NonFiniteLossError
+from ssd_dist.engine import Worker
+from ssd_dist.training import prepare, train
+
+CPU = Worker(torch.device("cpu"))
+TINY = replace_at(
+    Config(),
+    {
+        "lr": 1e-3,
+        "epochs": 2,
+        "global_batch_size": 4,
+        "data.class_names": ["common", "rare"],
+        "model.backbone": "test_resnet.r160_in1k",
+        "model.image_size": 64,
+        "model.feature_strides": [8, 16],
+        "model.neck_channels": 16,
+        "model.num_extra_maps": 2,
+        "optimizer.ema_decay": 0.9,
+    },
+)
+
+
+@pytest.fixture
+def make_root(tmp_path, monkeypatch):
+    """Makes a VOC folder of two splits of 8 pictures; takes the classes of picture 0, 1, … of each,
+    the others having no objects."""
+    monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / "cache"))
+
+    def make(train=(), val=()) -> str:
+        root = tmp_path / "VOC"
+        for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+            (root / folder).mkdir(parents=True)
+        for split, classes in {"train": train, "val": val}.items():
+            stems = [f"{split}-{index}" for index in range(8)]
+            (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(stems))
+            for index, stem in enumerate(stems):
+                _write_picture(root, stem, classes[index] if index < len(classes) else None)
+        return str(root)
+
+    return make
+
+
+def _write_picture(root: Path, stem: str, name: str | None) -> None:
+    picture = Image.new("RGB", (64, 64), "grey")
+    box = "<xmin>16</xmin><ymin>16</ymin><xmax>48</xmax><ymax>48</ymax>"
+    found = f"<object><name>{name}</name><bndbox>{box}</bndbox></object>" if name else ""
+    if name:
+        ImageDraw.Draw(picture).ellipse((15, 15, 47, 47), "red" if name == "common" else "blue")
+    picture.save(root / f"JPEGImages/{stem}.jpg")
+    text = f"<annotation><filename>{stem}.jpg</filename>{found}</annotation>"
+    (root / f"Annotations/{stem}.xml").write_text(text)
+
+
+def run(config, data, folder, **options):
+    """The metrics of the epochs, each of which saved its checkpoint."""
+    epochs = []
+
+    def on_epoch(report):
+        epochs.append(report.metrics)
+        report.save(folder / f"epoch_{len(epochs)}")
+
+    train(config, data, CPU, on_epoch, **options)
+    return epochs
+
+
+def assert_finite(epochs):
+    assert len(epochs) == TINY.epochs
+    assert all(math.isfinite(value) for epoch in epochs for value in epoch.values())
+
+
+def test_no_objects_to_learn_from(make_root, tmp_path):
+    """N of Eq. 1 is 0 in every batch."""
+    root = make_root([], ["common"] * 8)
+    prepare(TINY, root)
+    epochs = run(TINY, root, tmp_path)
+    assert_finite(epochs)
+    assert [epoch["loss"] for epoch in epochs] == [0, 0]
+    assert [epoch["gradient_norm"] for epoch in epochs] == [0, 0]
+
+
+def test_no_objects_to_validate_with(make_root):
+    with pytest.raises(
+        ValueError, match=r"VOC: the split 'val' has no object that counts"
+    ) as error:
+        prepare(TINY, make_root(["common"] * 8))
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_without_objects_beside_one_with(make_root, tmp_path):
+    epochs = run(TINY, make_root(["common"], ["common"]), tmp_path)
+    assert_finite(epochs)
+    assert all(epoch["loss"] > 0 for epoch in epochs)
+
+
+def test_a_class_with_one_object(make_root, tmp_path):
+    epochs = run(TINY, make_root(["rare", *["common"] * 7], ["common"] * 8), tmp_path)
+    assert_finite(epochs)
+    assert "ap_11pt/common" in epochs[0]
+    assert "ap_11pt/rare" not in epochs[0]  # the validation has none of it
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen", "none"])
+def test_one_picture_at_a_time(make_root, tmp_path, norm):
+    config = replace_at(TINY, {"global_batch_size": 1, "model.norm": norm})
+    assert_finite(run(config, make_root(["common"] * 8, ["common"] * 8), tmp_path))
+
+
+NO_CLIP = {"lr": 10.0, "epochs": 20, "optimizer.gradient_clip": None}
+
+
+def test_a_learning_rate_of_ten_ends_in_words(make_root):
+    config = replace_at(TINY, {**NO_CLIP, "optimizer.name": "sgd"})
+    reports = []
+    with pytest.raises(
+        NonFiniteLossError, match=r"^loss (nan|inf) .*\(lr \d.*, pictures train-"
+    ) as e:
+        train(config, make_root(["common"] * 8, ["common"] * 8), CPU, reports.append)
+    assert "\n" not in str(e.value)
+    assert all(math.isfinite(v) for report in reports for v in report.metrics.values())
+
+
+def test_a_learning_rate_of_ten_that_is_survived_leaves_numbers(make_root, tmp_path):
+    config = replace_at(TINY, {"lr": 10.0, "optimizer.name": "adamw"})  # clipped, and scaled
+    assert_finite(run(config, make_root(["common"] * 8, ["common"] * 8), tmp_path))
+
+
+def test_another_model_s_checkpoint_is_not_resumed(make_root, tmp_path):
+    root = make_root(["common"] * 8, ["common"] * 8)
+    run(replace_at(TINY, {"epochs": 1}), root, tmp_path)
+    other = replace_at(TINY, {"model.neck_channels": 24})
+    with pytest.raises(ValueError, match=r"epoch_1: the weights of another model: of \d+ tensors"):
+        run(other, root, tmp_path, resume=tmp_path / "epoch_1")
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer.ema_decay": 0.0, "optimizer.name": "sgd"}])
+def test_a_resumed_training_ends_as_the_undisturbed_one(make_root, tmp_path, changes):
+    config = replace_at(TINY, changes)
+    root = make_root(["common"] * 8, ["common"] * 8)
+    run(config, root, tmp_path / "whole")
+    run(config, root, tmp_path / "resumed", resume=tmp_path / "whole" / "epoch_1")
+    whole = load_checkpoint(tmp_path / "whole" / "epoch_2").weights
+    resumed = load_checkpoint(tmp_path / "resumed" / "epoch_1").weights
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
