@@ -46,6 +46,10 @@ class ModelConfig:
     are then seen with the knowledge of the deeper layers (`ssd` and `ssdlite`)."""
     num_extra_maps: Annotated[int, Field(ge=0, le=8)] | None = None
     """Stride-2 maps after the backbone's last; null: as many as it takes to end at 1 or 2 cells."""
+    priors: Literal["given", "fitted"] = "given"
+    """`fitted`: a job that trains works out `prior_scales` and, where the heads are not
+    torchvision's, `aspect_ratios` from the training boxes when it starts, and goes on with these
+    numbers as though they had been given (`python -m ssd_dist.data priors` shows them)."""
     prior_scales: tuple[Positive, ...] | None = None
     """One size a map, relative to the image side, and optionally one more for the last map's
     in-between prior; null: spread evenly from `min_scale` to `max_scale` (SSD paper, 2.2)."""
@@ -94,6 +98,8 @@ class AugmentationConfig:
 class DataConfig:
     """Which splits and classes, and how pictures are varied and loaded."""
 
+    format: str = "auto"
+    """`auto`: told by looking at the folder; or `voc`, `coco`, `yolo`."""
     train_split: str = "train"
     val_split: str = "val"
     class_names: tuple[str, ...] | None = None
@@ -140,6 +146,9 @@ class PostprocessConfig:
     nms_iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.45
     max_candidates: Count = 400
     """Highest-scoring (prior, class) pairs of an image that enter non-maximum suppression."""
+    candidates_of: Literal["image", "class"] = "image"
+    """What `max_candidates` counts for: an image, or each class of an image, as in torchvision's
+    detectors."""
     max_detections: Count = 200
     """Detections kept of an image."""
     mirror: Literal["none", "horizontal", "both"] = "none"

@@ -63,7 +63,8 @@ class TrainingCost:
 def count_training(
     model: SSD, config: Config, *, image_size: int, num_priors: int, batch_size: int
 ) -> TrainingCost:
-    """Counts a training step as the engine takes it, on tensors without memory.
+    """Counts a training step as the engine takes it, on tensors without memory: the loss of all
+    priors at once, as on a GPU (see ops/by_device.py), of which a CPU keeps a little less.
 
     Args:
         model: in train mode.

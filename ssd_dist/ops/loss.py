@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssd_dist.ops.by_device import largest, places, take
+from ssd_dist.ops.scores import foreground_odds
 from ssd_dist.structures import Targets
 
 
@@ -40,27 +42,38 @@ def multibox_sums(loc: Tensor, conf: Tensor, targets: Targets, neg_pos_ratio: fl
         targets: labels (B, P) and loc (B, P, 4).
         neg_pos_ratio: above 0.
     """
-    conf = conf.float()
     positive = targets.labels > 0
-    cross_entropy = conf.logsumexp(-1) - conf.gather(
-        -1, targets.labels.clamp(min=0).unsqueeze(-1)
-    ).squeeze(-1)
-
     num_positives = positive.sum(1)  # (B,)
-    num_negatives = (num_positives * neg_pos_ratio).long().unsqueeze(1)
-    # Sorting the losses themselves: what counts is then a prefix, ties are cut exactly, and no
-    # shape depends on the data. A loss is >= 0, so -1 marks what is no candidate.
-    negative = cross_entropy.masked_fill(targets.labels != 0, -1.0)
-    hardest = negative.sort(dim=1, descending=True).values
-    rank = torch.arange(hardest.shape[1], device=hardest.device)
-    counted = (rank < num_negatives) & (hardest >= 0)
-    conf_sum = (
-        torch.where(positive, cross_entropy, 0.0).sum() + torch.where(counted, hardest, 0.0).sum()
-    )
+    num_negatives = (num_positives * neg_pos_ratio).long()
+    counted = positive | hardest_negatives(conf.detach(), targets.labels, num_negatives)
+    # A row a prior, of all images; only rows that count are worked out, where that can be known.
+    labels, positive, counted = targets.labels.flatten(), positive.flatten(), counted.flatten()
 
-    error = F.smooth_l1_loss(loc.float(), targets.loc, reduction="none").sum(-1)
-    loc_sum = torch.where(positive, error, 0.0).sum()
+    at = places(counted)
+    scores = take(conf.flatten(0, 1), at).float()
+    cross_entropy = F.cross_entropy(scores, labels[at].clamp(min=0), reduction="none")
+    conf_sum = torch.where(counted[at], cross_entropy, 0.0).sum()
+
+    at = places(positive)
+    offsets = take(loc.flatten(0, 1), at).float()
+    error = F.smooth_l1_loss(offsets, targets.loc.flatten(0, 1)[at], reduction="none").sum(-1)
+    loc_sum = torch.where(positive[at], error, 0.0).sum()
     return LossSums(conf=conf_sum, loc=loc_sum, num_positives=num_positives.sum())
+
+
+@torch.no_grad()
+def hardest_negatives(conf: Tensor, labels: Tensor, num_wanted: Tensor) -> Tensor:
+    """The negatives (label 0) with the highest loss, `num_wanted` (B,) of each image or as many as
+    there are: (B, P, C+1) logits and (B, P) labels → (B, P) bool.
+
+    Their loss is ln(1 + odds), so the odds rank them.
+    """
+    odds = foreground_odds(conf).masked_fill_(labels != 0, -1.0)
+    # What counts is a prefix of the ranks: ties are cut exactly.
+    hardest, prior = odds.topk(largest(num_wanted, odds.shape[1]), dim=1)
+    rank = torch.arange(hardest.shape[1], device=hardest.device)
+    chosen = (rank < num_wanted.unsqueeze(1)) & ~(hardest < 0)  # NaN is hard: it should be seen
+    return torch.zeros_like(labels, dtype=torch.bool).scatter_(1, prior, chosen)
 
 
 def multibox_loss(sums: LossSums, alpha: float, num_positives: Tensor, world_size: int) -> Tensor:

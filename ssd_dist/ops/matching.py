@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from ssd_dist.ops.boxes import cxcywh_to_xyxy, encode, pairwise_iou
+from ssd_dist.ops.by_device import parts, places
 from ssd_dist.structures import Targets
 
 IGNORED = -1
 """Label of a prior that is neither a positive nor a negative."""
+
+_OWN = 2.0
+"""Stands for the IoU of an object with its own prior: above all others."""
+_GROUP = 32
+"""Neighbouring priors of which only the best is looked at at first."""
 
 
 @torch.no_grad()
@@ -34,46 +40,89 @@ def match_priors(
         labels: (B, M) int64, 1…C; 0 where padded.
         difficult: (B, M) bool.
         priors_cxcywh: (P, 4), relative, P >= 1.
-        iou_threshold: 0 to 1.
+        iou_threshold: above 0, at most 1.
 
     Returns:
         labels (B, P) int64 (0 background, -1 ignored), loc (B, P, 4) float32, zeros but for
         positives.
     """
-    boxes_xyxy, priors_cxcywh = boxes_xyxy.float(), priors_cxcywh.float()
+    # Padding becomes boxes without area, which overlap nothing.
     present = labels > 0
-    iou = pairwise_iou(boxes_xyxy, cxcywh_to_xyxy(priors_cxcywh))  # (B, M, P)
-    iou.masked_fill_(~present.unsqueeze(-1), -1.0)
+    boxes_xyxy = torch.where(present.unsqueeze(-1), boxes_xyxy.float(), 0.0)
+    priors_cxcywh = priors_cxcywh.float()
+    priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
+    images = torch.arange(len(labels), device=labels.device).unsqueeze(1)
+    best_iou, own_prior = _best_overlaps(boxes_xyxy, present, images, priors_xyxy)
+    own_prior = _part_with(own_prior, boxes_xyxy, present, priors_xyxy)
+    # An object's own prior stays with it, as though nothing overlapped more.
+    best_iou.scatter_reduce_(1, own_prior, torch.where(present, _OWN, 0.0), "amax")
+    answers = best_iou >= iou_threshold  # (B, P)
 
-    best_iou, best_object = iou.max(dim=1)  # (B, P): the object that each prior overlaps most
-    matched = best_iou >= iou_threshold
-    # Written after the threshold, so that an object's own prior stays with it.
-    own_prior = _best_free_priors(iou)  # (B, M)
-    matched, best_object = _give_own_priors(matched, best_object, own_prior, present)
-
-    prior_labels = labels.gather(1, best_object)
-    prior_labels = torch.where(difficult.gather(1, best_object), IGNORED, prior_labels)
-    prior_labels = torch.where(matched, prior_labels, 0)
-    positive = (prior_labels > 0).unsqueeze(-1)
-    prior_boxes = boxes_xyxy.gather(1, best_object.unsqueeze(-1).expand(-1, -1, 4))
+    at = places(answers)
+    image = images.expand_as(answers)[at]
+    prior = torch.arange(len(priors_cxcywh), device=labels.device).expand_as(answers)[at]
+    overlaps = pairwise_iou(boxes_xyxy[image], priors_xyxy[prior].unsqueeze(-2)).squeeze(-1)
+    owned = (own_prior[image] == prior.unsqueeze(-1)) & present[image]
+    matched = overlaps.masked_fill_(owned, _OWN).argmax(dim=-1)
+    found = torch.where(difficult[image, matched], IGNORED, labels[image, matched])
+    found = torch.where(answers[at], found, 0)
+    positive = (found > 0).unsqueeze(-1)
     # Encode a harmless box where there is no positive: the log of a padded box would be infinite.
-    prior_boxes = torch.where(positive, prior_boxes, cxcywh_to_xyxy(priors_cxcywh))
-    loc = torch.where(positive, encode(prior_boxes, priors_cxcywh), 0.0)
+    boxes = torch.where(positive, boxes_xyxy[image, matched], priors_xyxy[prior])
+    prior_labels = torch.zeros(answers.shape, dtype=torch.int64, device=labels.device)
+    prior_labels[at] = found
+    loc = torch.zeros(*answers.shape, 4, device=labels.device)
+    loc[at] = torch.where(positive, encode(boxes, priors_cxcywh[prior]), 0.0)
     return Targets(labels=prior_labels, loc=loc)
 
 
-def _best_free_priors(iou: Tensor) -> Tensor:
-    """One prior an object, (B, M, P) → (B, M): the pair of highest IoU first, then the highest
-    among the objects and priors that remain, and so on (greedy bipartite matching).
+def _best_overlaps(
+    boxes_xyxy: Tensor, present: Tensor, images: Tensor, priors_xyxy: Tensor
+) -> tuple[Tensor, Tensor]:
+    """For each prior the highest IoU with an object, (B, P); for each object the prior with which
+    it has the highest, of equal ones the first, (B, M), 0 where padded."""
+    best_iou = boxes_xyxy.new_zeros(len(boxes_xyxy), len(priors_xyxy))
+    best_prior = torch.zeros_like(present, dtype=torch.int64)
+    at = places(present)
+    image = images.expand_as(present)[at].flatten()
+    rows = boxes_xyxy[at].flatten(0, -2)  # a row an object, of all images
+    best_of_row = image.new_zeros(len(rows))
+    for part in parts(rows, len(rows), rows.element_size() * len(priors_xyxy)):
+        iou = pairwise_iou(rows[part], priors_xyxy)
+        best_iou.scatter_reduce_(0, image[part].unsqueeze(1).expand_as(iou), iou, "amax")
+        best_of_row[part] = iou.max(dim=1).indices
+    best_prior[at] = best_of_row.view(best_prior[at].shape)
+    return best_iou, best_prior
+
+
+def _part_with(
+    best_prior: Tensor, boxes_xyxy: Tensor, present: Tensor, priors_xyxy: Tensor
+) -> Tensor:
+    """One prior an object, (B, M): the pair of highest IoU first, then the highest among the
+    objects and priors that remain, and so on (greedy bipartite matching). Of equal ones the first
+    object, and its first prior. Objects beyond the number of priors get one that is taken already.
+
+    In an image where no two objects have the same best prior, that is already the result.
+    """
+    order = torch.arange(present.shape[1], device=present.device)
+    same = best_prior.unsqueeze(2) == best_prior.unsqueeze(1)
+    same &= present.unsqueeze(2) & present.unsqueeze(1) & (order > order.unsqueeze(1))
+    at = places(same.flatten(1).any(dim=1))
+    best_prior[at] = _best_free_priors(pairwise_iou(boxes_xyxy[at], priors_xyxy), present[at])
+    return best_prior
+
+
+def _best_free_priors(iou: Tensor, present: Tensor) -> Tensor:
+    """The above for the (B, M, P) IoU of some images → (B, M).
 
     Of each object only its M best priors matter: the others can take at most M - 1 of them.
-    Objects beyond the number of priors get a prior that is taken already.
     """
     num_images, num_objects, num_priors = iou.shape
     num_candidates = min(num_objects, num_priors)
-    score, prior = iou.topk(num_candidates, dim=-1)  # (B, M, K)
+    score, prior = _top_priors(iou, num_candidates)  # (B, M, K)
+    score.masked_fill_(~present.unsqueeze(-1), -1.0)
     chosen = prior[..., 0].clone()
-    image = torch.arange(num_images, device=iou.device)
+    image = torch.arange(num_images, device=score.device)
     gone = -2.0  # below padding's -1, so that padding is served last
     for _ in range(num_objects):
         best = score.flatten(1).argmax(dim=1)
@@ -81,22 +130,36 @@ def _best_free_priors(iou: Tensor) -> Tensor:
         taken = prior.flatten(1)[image, best]
         valid = score.flatten(1)[image, best] > gone
         chosen[image, row] = torch.where(valid, taken, chosen[image, row])
-        score = score.masked_fill(prior == taken[:, None, None], gone)
+        score.masked_fill_(prior == taken[:, None, None], gone)
         score[image, row] = gone
     return chosen
 
 
-def _give_own_priors(
-    matched: Tensor, best_object: Tensor, own_prior: Tensor, present: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Enters each present object at its own prior. (B, P), (B, P), (B, M), (B, M) → (B, P) twice.
+def _top_priors(iou: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best priors of each object, best first, of equal ones the first in order:
+    (B, M, P) → (B, M, count) IoU and int64. Equal ones are common: all that lie inside an object.
 
-    Padding writes to a column of its own, P, that is cut off again: no indices that depend on data.
+    They lie in the groups of neighbours whose maxima are best: of thousands only the members of
+    `count` groups have to be ordered.
     """
-    num_images, num_priors = matched.shape
-    column = torch.where(present, own_prior, num_priors)
-    objects = torch.arange(own_prior.shape[1], device=own_prior.device).expand_as(own_prior)
-    extra = torch.zeros(num_images, 1, dtype=torch.int64, device=matched.device)
-    best_object = torch.cat([best_object, extra], dim=1).scatter(1, column, objects)
-    matched = torch.cat([matched, extra.bool()], dim=1).scatter(1, column, True)
-    return matched[:, :num_priors], best_object[:, :num_priors]
+    num_priors = iou.shape[-1]
+    every = torch.arange(num_priors, device=iou.device)
+    num_groups = num_priors // _GROUP
+    if num_groups <= 2 * count:
+        place = _first_highest(iou, every, count)
+        return iou.gather(-1, place), place
+    whole = num_groups * _GROUP
+    highest = iou[..., :whole].unflatten(-1, (num_groups, _GROUP)).amax(dim=-1)
+    group = _first_highest(highest, every[:num_groups], count)
+    prior = (group.unsqueeze(-1) * _GROUP + every[:_GROUP]).flatten(-2)
+    prior = torch.cat([prior, every[whole:].expand(*iou.shape[:-1], -1)], dim=-1)
+    score = iou.gather(-1, prior)
+    place = _first_highest(score, prior, count)
+    return score.gather(-1, place), prior.gather(-1, place)
+
+
+def _first_highest(score: Tensor, number: Tensor, count: int) -> Tensor:
+    """Places of the highest scores along the last dimension; of equal ones those with the lowest
+    number. Scores are float32 and at least 0: as integers their bits have the same order."""
+    key = score.view(torch.int32).long().mul_(2**32).sub_(number)
+    return key.topk(count, dim=-1).indices

@@ -121,3 +121,22 @@ def test_loc_targets_are_zero_but_for_positives():
     targets = match_priors(boxes[None], labels[None], difficult[None], priors)
     assert targets.loc[targets.labels <= 0].eq(0).all()
     assert xyxy_to_cxcywh(boxes).shape == boxes.shape
+
+
+def test_of_equal_overlaps_the_first_prior_is_the_objects_own():
+    # All priors lie inside the object and have one size, so that they overlap it alike.
+    priors = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.6, 0.6, 0.1, 0.1]])
+    boxes = torch.tensor([[[0.2, 0.2, 0.8, 0.8]]])
+    targets = match_priors(boxes, torch.tensor([[2]]), torch.zeros(1, 1, dtype=torch.bool), priors)
+    assert targets.labels.tolist() == [[2, 0, 0]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_priors_are_searched_group_by_group(seed):
+    # Objects on top of each other contend for thousands of priors.
+    boxes, labels, difficult, priors = random_case(seed, num_priors=3000, num_objects=6)
+    boxes[1:3] = boxes[0]
+    labels[:3] = torch.tensor([1, 2, 3])
+    targets = match_priors(boxes[None], labels[None], difficult[None], priors, 0.6)
+    expected, _ = slow_match(boxes, labels, difficult, priors, 0.6)
+    assert targets.labels[0].tolist() == expected

@@ -96,3 +96,26 @@ def test_encoded_truth_is_found_again():
     loc = encode(box.expand(1, 30, 4), priors)
     [(boxes, _, _)] = detect(loc, conf, priors, **OPTIONS)
     assert torch.allclose(boxes[0], box, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_candidates_of_each_class_as_in_torchvision(seed):
+    loc, conf, priors = random_outputs(seed, num_priors=200)
+    loc *= 0.1  # many boxes on one spot: NMS leaves few, and the search for more goes on
+    options = {**OPTIONS, "max_candidates": 20, "max_detections": 40, "nms_iou_threshold": 0.2}
+    found = detect(loc, conf, priors, candidates_of="class", **options)
+    fewer = detect(loc, conf, priors, **options)
+    assert any(len(a[2]) > len(b[2]) for a, b in zip(found, fewer, strict=True))
+    for row, (boxes, labels, scores) in enumerate(found):
+        probability = conf[row].softmax(-1)
+        all_boxes = decode(loc[row], priors).clamp(0, 1)
+        parts = []
+        for label in range(1, 4):
+            value, prior = probability[:, label].topk(20)
+            prior, value = prior[value > 0.01], value[value > 0.01]
+            parts.append((all_boxes[prior], value, torch.full_like(prior, label)))
+        every_box, value, label = (torch.cat(part) for part in zip(*parts, strict=True))
+        kept = batched_nms(every_box, value, label, 0.2)[:40]
+        assert torch.allclose(boxes, every_box[kept], atol=1e-6)
+        assert torch.equal(labels, label[kept])
+        assert torch.allclose(scores, value[kept])
