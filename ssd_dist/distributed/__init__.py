@@ -16,12 +16,16 @@ _ENVIRONMENT = {
     # for; it looks again and again, so that a machine that takes longer to come is not missed.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # A trial's failure is a line of our own; Ray Tune keeps the trace in the trial's error.txt.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # Each CPU worker sees only its own core; hiding the GPUs from it as well only prints a warning.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 if "RAY_ADDRESS" not in os.environ:
     # Whoever reaches this machine could otherwise run code in a Ray started here.
     _ENVIRONMENT["RAY_AUTH_MODE"] = "token"
+    # A Ray started here listens on loopback, as it always does on macOS and Windows: this is how.
+    _ENVIRONMENT["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

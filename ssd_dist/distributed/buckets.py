@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from pyarrow import fs
+
+from ssd_dist.durable import new_folder
 
 SCHEMES = ("s3", "gs")
 
@@ -105,6 +108,19 @@ def local_copy(location: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ssd_dist_") as folder:
         fs.copy_files(path, folder, source_filesystem=filesystem)
         yield Path(folder)
+
+
+def store(folder: Path, location: str, last: str) -> None:
+    """Copies a folder of files, without folders in it, to a location, whole or not at all: in a
+    bucket the file `last` tells that the others are there. Raises OSError."""
+    if not is_uri(location):
+        with new_folder(Path(location)) as scratch:
+            shutil.copytree(folder, scratch, dirs_exist_ok=True)
+        return
+    filesystem, path = open_location(location)
+    filesystem.create_dir(path)
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == last):
+        fs.copy_files(str(file), f"{path}/{file.name}", destination_filesystem=filesystem)
 
 
 def reason(error: BaseException) -> str:

@@ -7,9 +7,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import ray
+
 from ssd_dist.config import Config
+from ssd_dist.distributed.access import is_open
 from ssd_dist.distributed.joining import join_ray
 from ssd_dist.distributed.machines import Machine, machines_at_most
+from ssd_dist.model.norm import check_single_pictures
+from ssd_dist.model.ssd import build_model
 from ssd_dist.terminal import Terminal
 
 
@@ -45,9 +50,16 @@ class Cluster:
 def connect(terminal: Terminal) -> Cluster:
     """Joins the Ray that RAY_ADDRESS or the submitted job names, or starts one on this machine.
 
-    A Ray started here asks for a token, which Ray makes and keeps in its own place.
+    A Ray started here listens on loopback and asks for a token, which lies in Ray's own place. Of
+    one that asks for none, people are warned.
     """
     context = join_ray()
+    address = ray.get_runtime_context().gcs_address
+    if is_open(address):
+        terminal.line(
+            f"warning: the Ray at {address} asks for no token, so whoever can reach it can run "
+            "programs on its machines: start it with RAY_AUTH_MODE=token (see docs/cluster.md)"
+        )
     if context.dashboard_url:
         asks = os.environ.get("RAY_AUTH_MODE") == "token"
         hint = "; it asks for the token that `ray get-auth-token` prints" if asks else ""
@@ -122,10 +134,37 @@ def check_fits(
             f"{asked} need {wanted} {kind if cluster.num_gpus else 'CPU cores'}, and this Ray has "
             f"{num_slots}: ask for fewer"
         )
-    if workers_per_trial > config.global_batch_size:
-        raise ValueError(
-            f"{workers_per_trial} workers can't share a global batch of "
-            f"{config.global_batch_size} pictures: raise global_batch_size or ask for fewer workers"
-        )
+    check_shares(config, workers_per_trial)
     if config.model.norm == "sync" and not cluster.num_gpus:
         raise ValueError("model.norm: sync needs GPUs; on CPUs use batch, frozen or none")
+
+
+def check_shares(config: Config, num_workers: int) -> None:
+    """Raises ValueError, in one sentence, if a global batch can't be shared among so many workers:
+    each needs a picture, and batch normalisation may need two."""
+    smallest = config.global_batch_size // num_workers
+    if smallest == 0:
+        raise ValueError(
+            f"{num_workers} workers can't share a global batch of {config.global_batch_size} "
+            "pictures: raise global_batch_size or ask for fewer workers"
+        )
+    if smallest == 1 and config.model.norm == "batch":
+        check_single_pictures(build_model(config.model, num_classes=1, load_weights=False))
+
+
+def fitting_workers(asked: int | None, cluster: Cluster, num_batches: int) -> int:
+    """The workers to start: those asked for, or as many as the cluster holds and have a batch.
+
+    Raises ValueError, in one sentence, for what Ray would wait for without end.
+    """
+    if asked is None:
+        return max(1, min(cluster.num_slots(), num_batches))
+    if asked < 1:
+        raise ValueError(f"--workers must be at least 1, not {asked}")
+    if asked > cluster.num_slots():
+        kind = "GPUs" if cluster.num_gpus else "CPU cores"
+        raise ValueError(
+            f"{asked} workers need {asked} {kind}, and this Ray has {cluster.num_slots()}: "
+            "ask for fewer"
+        )
+    return asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ssd_dist.config import Config
-from ssd_dist.distributed.cluster import Cluster, check_fits
+from ssd_dist.distributed.cluster import Cluster, check_fits, check_shares
 
 NumWorkers = int | tuple[int, int]
 """So many; or at least the first and at most the second, as many as there is room for."""
@@ -40,11 +40,7 @@ def fitting_workers(asked: NumWorkers | None, cluster: Cluster, config: Config) 
         asked = max(1, min(cluster.num_slots(), config.global_batch_size))
     least, most = (asked, asked) if isinstance(asked, int) else asked
     check_fits(cluster, config, num_trials=1, workers_per_trial=least)
-    if most > config.global_batch_size:
-        raise ValueError(
-            f"{most} workers can't share a global batch of {config.global_batch_size} pictures: "
-            "raise global_batch_size or ask for fewer workers"
-        )
+    check_shares(config, most)
     return asked
 
 

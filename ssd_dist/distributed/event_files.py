@@ -120,8 +120,8 @@ class TrialEventFiles(TBXLoggerCallback):
         """Nothing: a run begins with its first epoch."""
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        """Called by Ray Tune with each report of a trial; one that diverged has no epoch to it."""
-        if "diverged" not in result:
+        """Called by Ray Tune with each report of a trial; one that went wrong has no epoch."""
+        if result["epoch"]:
             searched = trial.config["parameters"]
             self._files.epoch(self._run(trial), result, hyperparameters(self._config, searched))
 

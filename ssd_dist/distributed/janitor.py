@@ -17,26 +17,34 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_actors, list_jobs, list_placement_groups
 
+from ssd_dist.distributed.machines import HEAD
+
 _INTERVAL_S = 2.0
-_HEAD = "node:__internal_head__"
 _HELPER = "PlacementGroupCleaner"
 _MOST = 10_000
 
 
-def start_janitor() -> None:
-    """Starts it for this job; it ends by itself, seconds after the job."""
+def start_janitor(serve_app: str | None = None) -> None:
+    """Starts it for this job; it ends by itself, seconds after the job.
+
+    `serve_app`: the job's application on Ray Serve, which would outlive it.
+    """
     job = ray.get_runtime_context().get_job_id()
     # Detached, or it would end with the job; on the head, as Ray Train's helpers are.
     janitor = _Janitor.options(lifetime="detached").remote()  # type: ignore[attr-defined]
-    janitor.watch.remote(job)
+    janitor.watch.remote(job, serve_app)
 
 
-@ray.remote(num_cpus=0, resources={_HEAD: 0.001})
+@ray.remote(num_cpus=0, resources={HEAD: 0.001})
 class _Janitor:
-    def watch(self, job: str) -> None:
+    def watch(self, job: str, serve_app: str | None) -> None:
         """Waits for the end of `job`, ends what it left, and itself."""
         while _is_alive(job):
             time.sleep(_INTERVAL_S)
+        if serve_app is not None:
+            from ssd_dist.distributed.serving_replicas import end_application
+
+            end_application(serve_app)
         _clean_up(job)
         ray.actor.exit_actor()
 

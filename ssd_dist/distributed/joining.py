@@ -14,6 +14,8 @@ from typing import IO, Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from ssd_dist.distributed.access import keep_token_private, token_place
+
 _CONNECT_TIMEOUT_S = 10.0
 _REFUSED = "InvalidAuthToken"
 
@@ -25,7 +27,10 @@ def join_ray() -> Any:
     asks for another token.
     """
     address = os.environ.get("RAY_ADDRESS", "this machine")
-    _check_listens(address)
+    if "RAY_ADDRESS" in os.environ:
+        _check_listens(address)
+    else:
+        keep_token_private()
     written = ""
     try:
         with _standard_error() as file:
@@ -69,13 +74,9 @@ def _nobody(address: str) -> str:
 def _wrong_token(address: str) -> str:
     if os.environ.get("RAY_AUTH_MODE") != "token":
         return f"the Ray at {address} asks for a token: set RAY_AUTH_MODE=token and give it its own"
-    # Where Ray takes it from, in its order.
-    given = "RAY_AUTH_TOKEN"
-    if not os.environ.get(given):
-        given = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
     return (
-        f"the Ray at {address} asks for another token than that in {given}: take that of its head "
-        "node, as `ray get-auth-token` prints it there"
+        f"the Ray at {address} asks for another token than that in {token_place()}: take that of "
+        "its head node, as `ray get-auth-token` prints it there"
     )
 
 

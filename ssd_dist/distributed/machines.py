@@ -13,10 +13,11 @@ import psutil
 import ray
 import yaml
 
+HEAD = "node:__internal_head__"
+"""The resource that the head alone has, for what is to run there."""
 MAX_NODES_VARIABLE = "SSD_DIST_MAX_NODES"
 """Environment variable for an autoscaler that keeps its maximum to itself, such as KubeRay's: JSON,
 as `[{"CPU": 8, "GPU": 1, "count": 4}]`."""
-_HEAD = "node:__internal_head__"
 _EPSILON = 1e-6
 
 
@@ -40,7 +41,7 @@ def machines_at_most() -> tuple[Machine, ...]:
     add; of several kinds those with the most GPUs first, up to its `max_workers`."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     alive = tuple(_machine(node["Resources"]) for node in nodes)
-    head = next((node for node in nodes if _HEAD in node["Resources"]), None)
+    head = next((node for node in nodes if HEAD in node["Resources"]), None)
     if (declared := os.environ.get(MAX_NODES_VARIABLE)) is not None:
         added = _declared(declared)
     else:
@@ -91,7 +92,7 @@ def _autoscaling_config(head: Mapping[str, Any] | None) -> dict[str, Any] | None
     port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
     if head["NodeID"] == ray.get_runtime_context().get_node_id():
         return _read_autoscaling_config(port)
-    read = ray.remote(num_cpus=0, resources={_HEAD: 0.001})(_read_autoscaling_config)
+    read = ray.remote(num_cpus=0, resources={HEAD: 0.001})(_read_autoscaling_config)
     return ray.get(read.remote(port))
 
 

@@ -62,13 +62,14 @@ def run_search(
     study_storage: str | None = None,
     warm_start: Path | None = None,
     bucket: str | None = None,
+    hang_timeout_s: float | None = None,
     resume: bool = False,
 ) -> SearchOutcome:
     """Searches until the study holds `config.search.trials` finished trials, or all of a grid.
 
     Args:
         config: the values that are not searched, and `config.search`.
-        data: a VOC root, or `synthetic`.
+        data: a data set, as `open_split` takes it.
         folder: the experiment's, absolute; must not hold one already, unless `resume`.
         terminal: where progress is shown.
         concurrent: trials at once; None: as many as fit.
@@ -80,6 +81,7 @@ def run_search(
         warm_start: folder of an earlier search, whose finished trials the sampler is to know.
         bucket: URI of the experiment, if `folder` is a mirror of it (see mirror.py): Ray's own
             files go there.
+        hang_timeout_s: as in :func:`run_training`.
         resume: go on with an interrupted search; finished trials are kept, those under way go on
             from their last checkpoint.
 
@@ -91,7 +93,9 @@ def run_search(
     check_start(folder, "tune", config, data, resume=resume)
     place = place_of(folder, study_storage, warm_start, resume=resume)
     study = study_so_far(folder, place, config)
-    fingerprint = open_split(data, config.data.train_split, config.data.class_names).fingerprint
+    fingerprint = open_split(
+        data, config.data.train_split, config.data.class_names, data_format=config.data.format
+    ).fingerprint
     earlier = None
     with storage_errors(place):
         if place.warm_start is not None and (study is None or not is_warm(study)):
@@ -138,6 +142,7 @@ def run_search(
         num_workers=workers_per_trial,
         gpus_per_worker=share,
         objectives=config.search.objectives,
+        hang_timeout_s=hang_timeout_s,
     )
     attributes = {COMMIT: git_commit(), FINGERPRINT: fingerprint}
     records = run_study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -15,14 +16,23 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config
-from ssd_dist.distributed.buckets import is_directory, located, reason, shown_location
+from ssd_dist.distributed.buckets import (
+    is_directory,
+    local_copy,
+    located,
+    reason,
+    shown_location,
+)
+from ssd_dist.distributed.patience import is_full
 from ssd_dist.distributed.samplers import build_sampler
 from ssd_dist.distributed.study import (
     CHECKPOINT,
     CURVE,
     DIVERGED,
     ERROR,
+    FAILED,
     LATEST,
     LATEST_EPOCH,
     MACHINE,
@@ -44,8 +54,9 @@ from ssd_dist.distributed.study_storage import (
 from ssd_dist.distributed.warm_start import prior_trials
 from ssd_dist.experiment import TrialRecord
 
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""How long a search waits for a database that does not answer, before it stops."""
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, *[15.0] * 7)
+"""How long a search waits for a study that can't be read or written, before it stops: two minutes,
+as the workers wait for their storage."""
 
 _Result = TypeVar("_Result")
 
@@ -162,13 +173,19 @@ class StudySearcher(Searcher):
             trial.set_user_attr(DIVERGED, result[DIVERGED])
             trial.set_user_attr(PRUNED, True)
             return True
+        if FAILED in result:
+            trial.set_user_attr(ERROR, result[FAILED])
+            trial.set_user_attr(FAILED, True)
+            return True
         epoch = int(result["epoch"])
         known = curve(self._frozen(trial))
-        if epoch not in known:  # told once more after a kill
-            if len(self._study.directions) == 1:
-                trial.report(result["map_11pt"], epoch)
-            else:  # Optuna takes no intermediate values then
-                trial.set_user_attr(CURVE, {**known, epoch: result["map_11pt"]})
+        values = {**self._missed(result, known), epoch: result["map_11pt"]}
+        new = {one: values[one] for one in values.keys() - known.keys()}  # none is told twice
+        if len(self._study.directions) == 1:
+            for one, value in sorted(new.items()):
+                trial.report(value, one)
+        elif new:  # Optuna takes no intermediate values then
+            trial.set_user_attr(CURVE, {**known, **new})
         if MS_PER_IMAGE in result:
             trial.set_user_attr(MS_PER_IMAGE, result[MS_PER_IMAGE])
         if "checkpoint_path" in result:  # a trial of several workers has stored it already
@@ -181,6 +198,20 @@ class StudySearcher(Searcher):
         if stop:
             trial.set_user_attr(PRUNED, True)
         return stop
+
+    def _missed(self, result: Mapping[str, Any], known: Mapping[int, float]) -> dict[int, float]:
+        """mAP of the epochs before a report's by its checkpoint, if the study lacks one: what a
+        trial of several workers has done when it is stopped may not have been told any more."""
+        if "checkpoint_path" not in result or result["epoch"] <= len(known) + 1:
+            return {}
+        # A checkpoint that can't be read costs a value, and nothing else.
+        with (
+            contextlib.suppress(OSError, ValueError),
+            local_copy(located(result["checkpoint_path"], self._storage)) as folder,
+        ):
+            history = load_checkpoint(folder).history
+            return {int(epoch["epoch"]): epoch["map_11pt"] for epoch in history}
+        return {}
 
     def _close(self, trial: Trial, *, error: bool) -> None:
         frozen = self._frozen(trial)
@@ -200,15 +231,14 @@ class StudySearcher(Searcher):
         """Does what reads or writes the study, and waits a little for a database that does not
         answer; None, and `failure` is set, if it can't be done. The action may be done in part
         and again."""
-        pauses = () if self._place.url.get_backend_name() == "sqlite" else PAUSES_S
-        for pause in (*pauses, None):
+        for pause in (*PAUSES_S, None):
             if self.failure is not None:
                 return None
             try:
                 with storage_errors(self._place):
                     return action()
             except StudyStorageError as error:
-                if pause is None:
+                if pause is None or is_full(error):
                     self.failure = str(error)
                 else:
                     time.sleep(pause)
@@ -229,7 +259,20 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Notes why a trial failed, while the study still takes notes of it."""
-        self._searcher.fail(trial.trial_id, str(trial.get_error() or ""))
+        self._searcher.fail(trial.trial_id, last_failure(trial))
+
+
+def last_failure(trial: Any) -> str:
+    """What Ray Tune wrote down of a trial's last failure; empty if nothing.
+
+    From the driver's own file: the one in the storage, which `trial.get_error()` reads, may not
+    have it yet.
+    """
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):  # there is no file, or no name of one
+        return ""
+    return text.rpartition("Failure # ")[2].partition("\n")[2].strip()
 
 
 class CheckpointRecorder(Callback):

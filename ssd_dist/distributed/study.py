@@ -36,6 +36,7 @@ CHECKPOINT, MAP = "checkpoint", "map_11pt"
 LATEST, LATEST_EPOCH = "latest_checkpoint", "latest_epoch"
 # How it ended, and what it took:
 ERROR, DIVERGED, PRUNED, MS_PER_IMAGE = "error", "diverged", "pruned", "ms_per_image"
+FAILED = "failed"
 # Where it comes from:
 ORIGIN, WARM_START = "origin", "warm_start"
 RAY_TRIAL, MACHINE, COMMIT, FINGERPRINT = (
@@ -150,7 +151,7 @@ def close_trial(
         attach_pictures(study, trial, trial.user_attrs[CHECKPOINT], artifacts)
     values = curve(trial)
     diverged = DIVERGED in trial.user_attrs
-    if error or not (values or diverged):
+    if error or FAILED in trial.user_attrs or not (values or diverged):
         study.tell(trial.number, state=TrialState.FAIL)
     elif num_epochs not in values or diverged:
         study.tell(trial.number, state=TrialState.PRUNED)
@@ -168,7 +169,9 @@ def close_finished(study: optuna.Study, num_epochs: int, artifacts: Path | None 
             continue
         attributes = trial.user_attrs
         timed = len(study.directions) == 1 or MS_PER_IMAGE in attributes
-        if (attributes.get(LATEST_EPOCH) == num_epochs and timed) or PRUNED in attributes:
+        if (attributes.get(LATEST_EPOCH) == num_epochs and timed) or {PRUNED, FAILED} & set(
+            attributes
+        ):
             close_trial(study, trial, num_epochs, artifacts)
 
 

@@ -30,6 +30,8 @@ _ARTIFACTS = "artifacts"
 _HIDDEN = "***"
 _SECRET = re.compile(r"password|passwd|pwd|secret|token", re.IGNORECASE)
 _SQLITE_TIMEOUT_S = 60.0
+_LOST = re.compile(r"the storage .* can't be used from .*")
+"""Of a worker's patience with the storage."""
 _DISK_SYMPTOMS = (
     "No space left on device",
     "Read-only file system",
@@ -208,7 +210,10 @@ def storage_errors(place: StudyPlace) -> Iterator[None]:
 
 
 def disk_failure(text: str) -> str | None:
-    """One sentence if an error's text speaks of a disk that is full or read-only; else None."""
+    """One sentence if an error's text speaks of a storage that is gone, or a disk that is full or
+    read-only; else None."""
+    if (lost := _LOST.search(text)) is not None:
+        return lost[0]
     for symptom in _DISK_SYMPTOMS:
         if symptom in text:
             line = next(line for line in text.splitlines() if symptom in line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from ssd_dist.config import Config, from_mapping, to_mapping
-from ssd_dist.distributed.buckets import local_copy, shown_location
+from ssd_dist.distributed.buckets import below, local_copy, open_location, shown_location
 from ssd_dist.distributed.cluster import Cluster, connect, silence, worker_resources
 from ssd_dist.distributed.elastic import (
     RESIZE_INTERVAL_S,
@@ -32,9 +32,14 @@ from ssd_dist.distributed.elastic import (
     shown_workers,
 )
 from ssd_dist.distributed.event_files import EventFiles
+from ssd_dist.distributed.interrupted import newest, store_checkpoint
 from ssd_dist.distributed.janitor import start_janitor
 from ssd_dist.distributed.mirror import RAY
+from ssd_dist.distributed.patience import patiently
+from ssd_dist.distributed.preemption import saving_on_sigterm
+from ssd_dist.distributed.process_group import NodeTorchConfig
 from ssd_dist.distributed.progress import follow_training, start_board
+from ssd_dist.distributed.safeguards import Safeguards
 from ssd_dist.distributed.storage_check import check_storage
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.experiment import check_start, finish_experiment, start_experiment
@@ -66,19 +71,22 @@ def run_training(
     *,
     num_workers: NumWorkers | None = None,
     bucket: str | None = None,
+    hang_timeout_s: float | None = None,
     resume: bool = False,
 ) -> TrainingOutcome:
     """Trains on the cluster; the experiment's `folder` then holds best.json and the checkpoints.
 
     Args:
         config: the whole configuration.
-        data: a VOC root, or `synthetic`.
+        data: a data set, as `open_split` takes it.
         folder: the experiment's, absolute; must not hold one already, unless `resume`.
         terminal: where progress is shown.
         num_workers: a number, or a range within which the training shrinks and grows as machines
             go and come; None: one a GPU, or one a CPU core where there is no GPU.
         bucket: URI of the experiment, if `folder` is a mirror of it (see mirror.py): Ray's own
             files go there.
+        hang_timeout_s: seconds without a finished step after which a worker is ended and its work
+            taken up again; None: by what it has shown so far (see watchdog.py); 0: never.
         resume: go on from the last checkpoint.
 
     Raises:
@@ -100,9 +108,19 @@ def run_training(
     start_janitor()
     board = start_board()
     trainer = build_trainer(
-        config, data, storage, RAY, cluster, num_workers=num_workers, progress=board
+        config,
+        data,
+        RAY,
+        cluster,
+        Safeguards(storage, "training", hang_timeout_s),
+        num_workers=num_workers,
+        progress=board,
     )
-    with follow_training(board, terminal, config, EventFiles(folder)), silence():
+    with (
+        follow_training(board, terminal, config, EventFiles(folder)),
+        silence(),
+        saving_on_sigterm("training"),
+    ):
         try:
             result = trainer.fit()
         except Exception as error:
@@ -119,23 +137,27 @@ def run_training(
 def build_trainer(
     config: Config,
     data: str,
-    storage: str,
     name: str,
     cluster: Cluster,
+    safeguards: Safeguards,
     *,
     num_workers: NumWorkers,
     progress: Any = None,
     resume: str | None = None,
     callbacks: list[Any] | None = None,
 ) -> TorchTrainer:
-    """The Ray Train run `name` in a folder or at a URI, not yet started. A run that was cut off
-    goes on where it stopped; one that has no checkpoint yet, from that at the location `resume`."""
+    """The Ray Train run whose files lie in `name` in the experiment, not yet started. A run that
+    was cut off goes on where it stopped; one that has no checkpoint yet, from that at the location
+    `resume`."""
+    run = below(safeguards.storage, *name.split("/"))
     request = {
         "config": to_mapping(config),
         "data": data,
         "device_type": cluster.device,
         "progress": progress,
         "resume": resume,
+        "run": run,
+        "safeguards": safeguards,
     }
     return TorchTrainer(
         _train_worker,
@@ -146,9 +168,10 @@ def build_trainer(
             use_gpu=bool(cluster.num_gpus),
             resources_per_worker=worker_resources(cluster),
         ),
+        torch_config=NodeTorchConfig(),
         run_config=RunConfig(
-            name=name,
-            storage_path=storage,
+            name=name.rpartition("/")[2],
+            storage_path=below(safeguards.storage, *name.split("/")[:-1]),
             failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="map_11pt"
@@ -159,21 +182,23 @@ def build_trainer(
 
 
 @contextlib.contextmanager
-def resumed_from(checkpoint: Checkpoint | None, location: str | None) -> Iterator[Path | None]:
+def resumed_from(
+    checkpoint: Checkpoint | None, location: str | None, safeguards: Safeguards
+) -> Iterator[Path | None]:
     """A folder of this machine with the checkpoint to go on from; None if there is none.
 
     Args:
-        checkpoint: Ray's own last one, after a lost worker: newer than any other.
+        checkpoint: Ray's own last one, after a lost worker: newer than what a driver knew of.
         location: of the one that an earlier driver left.
+        safeguards: tell where an interrupted epoch's state would be, which is newer than both.
     """
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            yield Path(folder)
-    elif location is not None:
-        with local_copy(location) as copy:
-            yield copy
-    else:
-        yield None
+    with contextlib.ExitStack() as stack:
+        regular = None
+        if checkpoint is not None:
+            regular = Path(stack.enter_context(checkpoint.as_directory()))
+        elif location is not None:
+            regular = stack.enter_context(local_copy(location))
+        yield stack.enter_context(newest(regular, safeguards.interrupted))
 
 
 def root_cause(error: BaseException) -> str:
@@ -197,17 +222,31 @@ def _train_worker(request: dict[str, Any]) -> None:
     """The loop of one Ray Train worker."""
     ray_checkpoint = get_checkpoint()
     context, progress = get_context(), request["progress"]
-    if progress is not None and context.get_world_rank() == 0:
-        resumed = ray_checkpoint is not None
-        progress.push_start.remote(context.get_world_size(), resumed=resumed)
+    safeguards: Safeguards = request["safeguards"]
 
-    def report_epoch(metrics: dict[str, Any], folder: Path | None) -> None:
-        report(metrics, checkpoint=Checkpoint(str(folder)) if folder is not None else None)
+    def report_epoch(
+        metrics: dict[str, Any], folder: Path | None, waiting: Callable[[], None]
+    ) -> None:
+        def upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
+            location, source = below(request["run"], name), Path(checkpoint.path)
+            patiently(lambda: store_checkpoint(source, location), safeguards.storage, waiting)
+            filesystem, path = open_location(location)
+            return Checkpoint(path, filesystem)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch,
-        resumed_from(ray_checkpoint, request["resume"]) as resume,
-    ):
+        stored = Checkpoint(str(folder)) if folder is not None else None
+        report(metrics, checkpoint=stored, checkpoint_upload_fn=upload)
+
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssd_dist_"))
+        resume = patiently(
+            lambda: stack.enter_context(
+                resumed_from(ray_checkpoint, request["resume"], safeguards)
+            ),
+            safeguards.storage,
+        )
+        if progress is not None and context.get_world_rank() == 0:
+            resumed = resume is not None
+            progress.push_start.remote(context.get_world_size(), resumed=resumed)
         train_and_report(
             from_mapping(request["config"]),
             request["data"],
@@ -215,5 +254,6 @@ def _train_worker(request: dict[str, Any]) -> None:
             device_type=request["device_type"],
             scratch=Path(scratch),
             resume=resume,
+            safeguards=safeguards,
             progress=progress,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.train._internal.session import get_session
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ssd_dist.allocator import return_memory
 from ssd_dist.analysis.timing import time_inference
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config, replace_at
-from ssd_dist.distributed.buckets import below, local_copy, located
+from ssd_dist.distributed.buckets import local_copy, located
 from ssd_dist.distributed.cluster import Cluster, worker_resources
+from ssd_dist.distributed.memory import WorkerMemoryError
 from ssd_dist.distributed.mirror import RAY
-from ssd_dist.distributed.train import build_trainer, resumed_from
+from ssd_dist.distributed.patience import patiently
+from ssd_dist.distributed.safeguards import Safeguards
+from ssd_dist.distributed.train import build_trainer, resumed_from, root_cause
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
 from ssd_dist.model.ssd import build_model
@@ -51,6 +56,14 @@ class TrialRequest:
     gpus_per_worker: float
     """Share of a GPU that each takes, where there are GPUs."""
     objectives: tuple[Objective, ...]
+    hang_timeout_s: float | None = None
+    """See :class:`Watchdog`."""
+    name: str = "search"
+    """What the trials are of: their name in the experiment begins with it."""
+
+    def safeguards(self, number: int) -> Safeguards:
+        """Of the trial `number`."""
+        return Safeguards(self.storage, f"{self.name}/trial-{number:04d}", self.hang_timeout_s)
 
 
 def run_trial(suggestion: Mapping[str, Any], request: TrialRequest) -> None:
@@ -99,26 +112,48 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: TrialReq
     device = request.cluster.device
     machine = this_machine(device)
 
-    def report_epoch(metrics: dict[str, Any], folder: Path | None) -> None:
+    safeguards = request.safeguards(suggestion["number"])
+
+    def report_epoch(
+        metrics: dict[str, Any], folder: Path | None, waiting: Callable[[], None]
+    ) -> None:
         extra: dict[str, Any] = {"machine": machine}
         is_last = metrics["epoch"] == config.epochs
         if "ms_per_image" in request.objectives and is_last and folder is not None:
             extra["ms_per_image"] = measure_ms_per_image(str(folder), request.data, device)
         stored = tune.Checkpoint(str(folder)) if folder is not None else None
-        tune.report({**metrics, **extra}, checkpoint=stored)
+        patiently(lambda: _report({**metrics, **extra}, stored), request.storage, waiting)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="ssd_dist_") as scratch,
-        resumed_from(checkpoint, suggestion["resume"]) as resume,
-    ):
-        train_and_report(
-            config,
-            request.data,
-            report_epoch,
-            device_type=device,
-            scratch=Path(scratch),
-            resume=resume,
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssd_dist_"))
+        resume = patiently(
+            lambda: stack.enter_context(resumed_from(checkpoint, suggestion["resume"], safeguards)),
+            request.storage,
         )
+        try:
+            train_and_report(
+                config,
+                request.data,
+                report_epoch,
+                device_type=device,
+                scratch=Path(scratch),
+                resume=resume,
+                safeguards=safeguards,
+            )
+        except WorkerMemoryError as error:
+            # A report and not an error: it would only run out of memory again.
+            tune.report({"failed": str(error), "map_11pt": 0.0, "epoch": 0})
+
+
+def _report(metrics: dict[str, Any], checkpoint: tune.Checkpoint | None) -> None:
+    """Reports to Ray Tune, which stores the checkpoint; half a one is not left."""
+    try:
+        tune.report(metrics, checkpoint=checkpoint)
+    except OSError:
+        storage = get_session().storage  # type: ignore[union-attr]
+        with contextlib.suppress(OSError):
+            storage.storage_filesystem.delete_dir(storage.checkpoint_fs_path)
+        raise
 
 
 def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialRequest) -> None:
@@ -127,16 +162,23 @@ def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialR
     trainer = build_trainer(
         config,
         request.data,
-        below(request.storage, RAY),
         # The same name after a lost driver of the trial: Ray Train then goes on by itself. After
         # --resume another one: what the study knows is what counts.
-        f"trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
+        f"{RAY}/trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
         request.cluster,
+        request.safeguards(suggestion["number"]),
         num_workers=request.num_workers,
         resume=suggestion["resume"],
         callbacks=[channel],
     )
-    stored = trainer.fit().checkpoint
+    try:
+        stored = trainer.fit().checkpoint
+    except Exception as error:
+        cause = root_cause(error)
+        if not cause.startswith(WorkerMemoryError.__name__):
+            raise
+        channel.send({"failed": cause, "map_11pt": 0.0, "epoch": 0})
+        return
     if "ms_per_image" not in request.objectives:
         return
     last = located(stored.path, request.storage) if stored is not None else suggestion["resume"]

@@ -10,9 +10,12 @@ from typing import Any
 from ray.tune import Callback
 
 from ssd_dist.distributed.buckets import shown_location
-from ssd_dist.distributed.searcher import StudySearcher
+from ssd_dist.distributed.searcher import StudySearcher, last_failure
 from ssd_dist.experiment import EVENT_FILES, TrialRecord
 from ssd_dist.terminal import Terminal, format_value, shown
+
+_LOST = ("The actor died", "is unavailable: ", "The node has died", "worker died unexpectedly")
+"""How Ray says that a trial's process has gone without a word of its own."""
 
 
 class TrialLines(Callback):
@@ -44,6 +47,14 @@ class TrialLines(Callback):
         """A trial ended: complete, pruned or diverged."""
         self._end(trial)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed, and will be started again."""
+        record = self._searcher.record(trial.trial_id)
+        if record is not None:
+            again = "goes on from its last checkpoint" if record.epochs else "begins again"
+            failure = _failure(last_failure(trial))
+            self._terminal.line(f"note: trial {record.number} {failure}, and {again}")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good."""
         self._end(trial)
@@ -55,6 +66,8 @@ class TrialLines(Callback):
         self._num_ended += 1
         place = f"{self._num_ended:>3}/{self._num_trials}"
         self._terminal.line(f"{place}  {self._line(record, self._best)}")
+        if record.error is not None and record.state in ("failed", "diverged"):
+            self._terminal.line(f"note: trial {record.number} {record.state}: {record.error}")
         self._advance()
 
     def _advance(self) -> None:
@@ -72,6 +85,14 @@ def trial_line(trial: TrialRecord, best: float) -> str:
         f"trial {trial.number:<3} mAP {accuracy} (best {best:.4f}){speed}"
         f"  {trial.state:<8} after {trial.epochs} epochs  {values}"
     )
+
+
+def _failure(trace: str) -> str:
+    """What befell a trial, of which Ray Tune wrote `trace`."""
+    if any(words in trace for words in _LOST):
+        return "lost its process or its machine"
+    lines = trace.splitlines()
+    return f"failed ({lines[-1] if lines else 'no message'})"
 
 
 def announce(folder: Path, bucket: str | None, terminal: Terminal) -> None:

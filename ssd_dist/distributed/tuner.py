@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.execution import class_cache
 
 from ssd_dist.config import Config
 from ssd_dist.distributed.buckets import below
 from ssd_dist.distributed.cluster import silence, worker_resources
 from ssd_dist.distributed.event_files import EventFiles, TrialEventFiles, trial_name
 from ssd_dist.distributed.janitor import start_janitor
+from ssd_dist.distributed.machines import HEAD
 from ssd_dist.distributed.mirror import RAY
+from ssd_dist.distributed.preemption import saving_on_sigterm
 from ssd_dist.distributed.searcher import (
     CheckpointRecorder,
     StorageGuard,
@@ -72,7 +77,7 @@ def run_study(
     )
     if request.num_workers > 1:
         start_janitor()
-    with terminal.bar(name), silence():
+    with terminal.bar(name), silence(), saving_on_sigterm(name):
         fit(tuner, searcher)
     with storage_errors(place):
         records, num_done = trial_records(study), num_finished(study)
@@ -94,13 +99,19 @@ def build_tuner(
     name: str = "search",
 ) -> tune.Tuner:
     """The run, not yet started, of `num_trials` further trials, `concurrent` at once."""
+    # Ray Tune would hand the driver's AWS keys to the trials, in a way that Ray's agents log. The
+    # nodes have keys of their own: the storage was checked with them.
+    passed_on = class_cache.ENV_VARS_TO_PROPAGATE
+    passed_on -= {name for name in passed_on if name.startswith("AWS_")}
     single = request.num_workers == 1
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, request=request),
-        # The nested workers reserve their own; Tune refuses a trial that reserves nothing.
+        tune.with_parameters(run_trial, request=replace(request, name=name)),
+        # The nested workers reserve their own; Tune refuses a trial that reserves nothing. On the
+        # head, as Ray Train leads a training from where its trial runs: what leads it must not be
+        # lost with one of its workers.
         worker_resources(request.cluster, request.gpus_per_worker)
         if single
-        else {"cpu": 0, "memory": 100e6},
+        else {"cpu": 0, "memory": 100e6, HEAD: 0.001},
     )
     return tune.Tuner(
         trainable,
@@ -137,6 +148,8 @@ def build_tuner(
 def fit(tuner: tune.Tuner, searcher: StudySearcher) -> None:
     """Runs the trials. Raises JobFailedError if the storage is lost meanwhile."""
     lost = None
+    # Ray would print the traces of trials that nobody asks after any more.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     try:
         tuner.fit()
     except Exception as error:

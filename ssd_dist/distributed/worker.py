@@ -16,11 +16,21 @@ import torch.distributed as dist
 
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.config import Config
-from ssd_dist.engine import NonFiniteLossError, Worker
+from ssd_dist.distributed.memory import memory_error, ran_out_of_memory
+from ssd_dist.distributed.safeguards import Guard, Safeguards, guarded
+from ssd_dist.divergence import NonFiniteLossError
+from ssd_dist.engine import Worker
 from ssd_dist.evaluation.contact_sheet import CONTACT_SHEET, draw_contact_sheet
+from ssd_dist.interruption import TrainingInterruptedError
 from ssd_dist.training import EpochReport, train
 
 _PROGRESS_INTERVAL_S = 0.5
+
+Report = Callable[[dict[str, Any], Path | None, Callable[[], None]], None]
+
+
+class WorkerEndedError(RuntimeError):
+    """A worker was asked to end; the training can go on from what it stored."""
 
 
 def this_worker(device_type: str) -> Worker:
@@ -45,38 +55,59 @@ def this_worker(device_type: str) -> Worker:
 def train_and_report(
     config: Config,
     data: str,
-    report: Callable[[dict[str, Any], Path | None], None],
+    report: Report,
     *,
     device_type: str,
     scratch: Path,
     resume: Path | None,
+    safeguards: Safeguards,
     progress: Any = None,
 ) -> None:
     """Trains and hands each epoch's metrics and checkpoint to `report`.
 
     Args:
         config: the whole configuration.
-        data: a VOC root, or `synthetic`.
-        report: takes the metrics and the folder of the checkpoint, None on all workers but the
-            first; it has stored the folder when it returns. A training that diverges ends with a
-            last report that says why, under the key `diverged`.
+        data: a data set, as `open_split` takes it.
+        report: takes the metrics; the folder of the checkpoint, None on all workers but the first,
+            which it has stored when it returns; and what to call while it waits for the storage. A
+            training that diverges ends with a last report that says why, under the key `diverged`.
         device_type: `cuda` or `cpu`.
         scratch: where a checkpoint is written before it is stored; on a local disk.
         resume: the checkpoint to go on from.
+        safeguards: what this worker is guarded by.
         progress: handle of a Progress actor.
+
+    Raises WorkerEndedError if it was about to be ended, and has stored its state;
+    WorkerMemoryError, in one sentence, if it ran out of memory.
     """
     worker = this_worker(device_type)
+    with guarded(safeguards, worker) as guard:
+        _train_guarded(config, data, report, worker, guard, scratch, resume, progress)
+
+
+def _train_guarded(
+    config: Config,
+    data: str,
+    report: Report,
+    worker: Worker,
+    guard: Guard,
+    scratch: Path,
+    resume: Path | None,
+    progress: Any,
+) -> None:
 
     def on_epoch(epoch: EpochReport) -> None:
         if worker.rank > 0:
-            report(epoch.metrics, None)
+            report(epoch.metrics, None, guard.waiting)
+            guard.stored()
             return
         if progress is not None:
             progress.push_epoch.remote(epoch.metrics)
         folder = scratch / f"epoch_{int(epoch.metrics['epoch']):04d}"
         epoch.save(folder)
         draw_pictures(epoch, folder)
-        report(epoch.metrics, folder)
+        report(epoch.metrics, folder, guard.waiting)
+        guard.stored()
         shutil.rmtree(folder, ignore_errors=True)
 
     shown = progress is not None and worker.rank == 0
@@ -88,13 +119,21 @@ def train_and_report(
             on_epoch,
             resume=resume,
             on_step=_throttled(progress) if shown else None,
+            check_in=guard.check_in,
         )
+    except TrainingInterruptedError as interrupted:
+        guard.keep(interrupted, scratch)
+        raise WorkerEndedError(f"its worker was to end, and {interrupted}") from None
     except NonFiniteLossError as error:
         # Every worker sees the same gradient, so all end here together. A report and not an error:
         # Ray would take the worker for lost and start the training again.
         if shown:
             ray.get(progress.push_divergence.remote(str(error)))
-        report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None)
+        report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None, guard.waiting)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise memory_error(error, config, worker) from None
 
 
 def draw_pictures(epoch: EpochReport, folder: Path) -> None:

@@ -2,47 +2,23 @@
 
 import os
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import pytest
+import torch
 import yaml
 from clusters import start_ray
-from PIL import Image
 from running import RAY
+from voc_files import write_voc
 
-from ssd_dist.data.synthetic import synthetic_split
-
-SPLIT_SIZES = {"train": 24, "val": 8, "test": 8}
+from ssd_dist.checkpoint import Checkpoint, save_checkpoint
+from ssd_dist.config import load_config, replace_at
+from ssd_dist.model.ssd import build_model
 
 
 @pytest.fixture(scope="session")
 def voc_root(tmp_path_factory) -> Path:
     """A PASCAL VOC folder of 40 synthetic pictures as files."""
-    root = tmp_path_factory.mktemp("data") / "VOC"
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (root / folder).mkdir(parents=True)
-    for name, num_images in SPLIT_SIZES.items():
-        split = synthetic_split(name, num_images=num_images)
-        ids = []
-        for index, annotation in enumerate(split.annotations):
-            stem = f"{name}_{index:03d}"
-            ids.append(stem)
-            Image.fromarray(split.read_image(index)).save(root / "JPEGImages" / f"{stem}.jpg")
-            objects = "".join(
-                f"<object><name>{escape(split.class_names[label - 1])}</name>"
-                "<difficult>0</difficult><bndbox>"
-                + "".join(
-                    f"<{side}>{value}</{side}>"
-                    for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-                )
-                + "</bndbox></object>"
-                for box, label in zip(annotation.boxes_xyxy, annotation.labels, strict=True)
-            )
-            (root / "Annotations" / f"{stem}.xml").write_text(
-                f"<annotation><filename>{stem}.jpg</filename>{objects}</annotation>"
-            )
-        (root / "ImageSets/Main" / f"{name}.txt").write_text("\n".join(ids))
-    return root
+    return write_voc(tmp_path_factory.mktemp("data") / "VOC")
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +50,24 @@ def tiny_config(tmp_path_factory) -> Path:
     }
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tiny_config, tmp_path_factory) -> Path:
+    """The folder of a detector with random weights, which finds something everywhere."""
+    changes = {"model.weights": "none", "postprocess.score_threshold": 0}
+    config = replace_at(load_config(tiny_config), changes)
+    torch.manual_seed(0)
+    model = build_model(config.model, 2, load_weights=False)
+    folder = tmp_path_factory.mktemp("detector") / "checkpoint"
+    save_checkpoint(
+        folder,
+        Checkpoint(
+            config=config, class_names=("cat", "dog"), data="synthetic", data_fingerprint="",
+            epoch=1, metrics={}, history=(), weights=model.state_dict(),
+        ),
+    )  # fmt: skip
+    return folder
 
 
 @pytest.fixture(scope="session")

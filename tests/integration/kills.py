@@ -1,6 +1,6 @@
 """Kills the driver of a search again and again, and counts what is left.
 
-python benchmarks/kills.py [--kills 5] [--trials 12] [--seed 0]
+python tests/integration/kills.py [--kills 5] [--trials 12] [--seed 0]
 
 Each time `kill -9` comes at a random moment, and the search goes on by `--resume`. At the end every
 trial must be there once, in trials.json as in the study; none that was finished at a kill may have
@@ -16,18 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 import yaml
+from comparisons import finished_trials, wrong_in_search
 
-from ssd_dist.distributed.study import curve, load_study, own_trials
-from ssd_dist.distributed.study_storage import existing_place
-from ssd_dist.experiment import read_json
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EPOCHS = 4
 CONFIG = {
     "lr": 1e-3,
@@ -88,7 +84,7 @@ def main(arguments: Arguments) -> list[str]:
         last = subprocess.run([*command, *resume], cwd=ROOT, capture_output=True, text=True)
         if last.returncode != 0:
             return [f"the last resume failed: {last.stderr.strip()}"]
-        return wrong_in(folder, finished, arguments.trials)
+        return wrong_in_search(folder, finished, arguments.trials)
 
 
 def killed_after(seconds: float, command: list[str], *, resume: bool) -> bool:
@@ -108,42 +104,6 @@ def killed_after(seconds: float, command: list[str], *, resume: bool) -> bool:
         time.sleep(1.0)  # its Ray notices, and ends
         return True
     return False
-
-
-def finished_trials(folder: Path) -> dict[int, tuple[object, ...]]:
-    """Of each finished trial of the study: its parameters, its mAP by epoch, and when it ended."""
-    try:
-        study = load_study(existing_place(folder))
-    except FileNotFoundError:  # killed before it was begun
-        return {}
-    return {
-        t.number: (tuple(t.params.items()), tuple(curve(t).items()), t.datetime_complete)
-        for t in own_trials(study)
-        if t.state.is_finished()
-    }
-
-
-def wrong_in(
-    folder: Path, finished_before: Mapping[int, tuple[object, ...]], num_trials: int
-) -> list[str]:
-    """What is wrong with a search that has ended."""
-    found = finished_trials(folder)
-    told = read_json(folder / "trials.json")
-    wrong = []
-    if sorted(found) != list(range(num_trials)):
-        wrong.append(f"the study's finished trials are {sorted(found)}")
-    if sorted(trial["number"] for trial in told) != sorted(found):
-        wrong.append(f"trials.json has {sorted(trial['number'] for trial in told)}")
-    if len({parameters for parameters, *_ in found.values()}) != len(found):
-        wrong.append("two trials have the same parameters")
-    wrong += [f"trial {n} has changed" for n, was in finished_before.items() if found[n] != was]
-    for trial in told:
-        values = dict(found[trial["number"]][1])
-        if list(values) != list(range(1, len(values) + 1)):
-            wrong.append(f"trial {trial['number']} has the epochs {list(values)}")
-        if trial["map_11pt"] != max(values.values()):
-            wrong.append(f"trials.json and the study differ about trial {trial['number']}")
-    return wrong
 
 
 if __name__ == "__main__":

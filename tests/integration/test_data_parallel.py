@@ -1,5 +1,8 @@
 """The number of workers changes the speed, not the result."""
 
+import dataclasses
+import re
+import shutil
 import socket
 
 import pytest
@@ -7,9 +10,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from ssd_dist import engine
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import load_config, replace_at
+from ssd_dist.data import open_split
+from ssd_dist.divergence import NonFiniteLossError
 from ssd_dist.engine import Worker
+from ssd_dist.ops.loss import multibox_sums
 from ssd_dist.training import train
 
 NUM_STEPS = 5
@@ -29,13 +36,29 @@ def work(rank, world_size, config, data, folder, port):
         dist.destroy_process_group()
 
 
-def run(world_size, config, data, folder):
+def run(world_size, config, data, folder, work=work):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = (world_size, config, str(data), folder, port)
     mp.spawn(work, args=arguments, nprocs=world_size)
     return load_checkpoint(folder / "epoch_1")
+
+
+def work_spoilt(rank, world_size, config, data, folder, port):
+    """What one worker's pictures do to the loss: infinite, and yet with a finite gradient."""
+    if rank == 1:
+
+        def spoilt(*arguments):
+            parts = multibox_sums(*arguments)
+            return dataclasses.replace(parts, conf=parts.conf + torch.inf)
+
+        engine.multibox_sums = spoilt
+    folder.mkdir(exist_ok=True)
+    try:
+        work(rank, world_size, config, data, folder, port)
+    except NonFiniteLossError as error:
+        (folder / f"worker_{rank}").write_text(str(error))
 
 
 @pytest.fixture
@@ -77,35 +100,22 @@ def test_three_workers_share_a_batch_of_four_unevenly(config, voc_root, tmp_path
         assert torch.allclose(three.weights[name], weight, rtol=1e-4, atol=1e-6), name
 
 
-def test_a_resumed_training_equals_the_undisturbed_one_bit_for_bit(tiny_config, voc_root, tmp_path):
-    config = load_config(tiny_config)
-    worker = Worker(torch.device("cpu"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+def test_all_workers_end_where_the_pictures_of_one_spoil_the_loss(config, voc_root, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        run(2, config, voc_root, tmp_path, work_spoilt)
+    messages = [(tmp_path / f"worker_{rank}").read_text() for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert "loss inf with gradient norm" in messages[0]
+    assert "at step 0 of the epoch" in messages[0]
+    assert len(re.findall(r"train_\d{3}", messages[0])) == config.global_batch_size
 
-        def save(folder):
-            return lambda report: report.save(folder / f"epoch_{int(report.metrics['epoch'])}")
 
-        train(config, str(voc_root), worker, save(tmp_path / "whole"))
-        train(
-            config,
-            str(voc_root),
-            worker,
-            save(tmp_path / "resumed"),
-            resume=tmp_path / "whole" / "epoch_1",
-        )
-    finally:
-        torch.set_num_threads(threads)
-    assert not (tmp_path / "resumed" / "epoch_1").exists()
-    whole = load_checkpoint(tmp_path / "whole" / "epoch_3")
-    resumed = load_checkpoint(tmp_path / "resumed" / "epoch_3")
-    assert all(torch.equal(resumed.weights[name], w) for name, w in whole.weights.items())
-    without_clock = [
-        [
-            {k: v for k, v in epoch.items() if k not in ("seconds", "images_per_second")}
-            for epoch in checkpoint.history
-        ]
-        for checkpoint in (whole, resumed)
-    ]
-    assert without_clock[0] == without_clock[1]
+def test_two_workers_without_any_object(config, voc_root, tmp_path):
+    root = tmp_path / "VOC"
+    shutil.copytree(voc_root, root)
+    names = list(open_split(str(voc_root), "train").class_names)
+    for path in (root / "Annotations").glob("train_*.xml"):
+        path.write_text(f"<annotation><filename>{path.stem}.jpg</filename></annotation>")
+    config = replace_at(config, {"data.class_names": names})
+    metrics = run(2, config, root, tmp_path).metrics
+    assert metrics["loss"] == metrics["gradient_norm"] == 0

@@ -17,7 +17,8 @@ from ssd_dist.distributed.worker import draw_pictures
 from ssd_dist.evaluation.contact_sheet import CONTACT_SHEET
 from ssd_dist.evaluation.voc_ap import evaluate_voc
 from ssd_dist.structures import Detections
-from ssd_dist.training import EpochReport, Validation
+from ssd_dist.training import EpochReport
+from ssd_dist.validation import Validation
 
 
 @pytest.fixture(scope="module")

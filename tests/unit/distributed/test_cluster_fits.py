@@ -1,5 +1,6 @@
 """What a cluster holds, and what is refused because it never could."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from ssd_dist.distributed.cluster import Cluster, check_fits, check_gpu_share, w
 from ssd_dist.distributed.elastic import fitting_workers, parse_workers, shown_workers
 from ssd_dist.distributed.machines import Machine
 
-CONFIG = Config(global_batch_size=8)
+CONFIG = Config(global_batch_size=8, model=ModelConfig(norm="frozen"))
 CPUS = Cluster((Machine(4, 0), Machine(2, 0)))
 GPUS = Cluster((Machine(0, 0), Machine(8, 2), Machine(2, 1)))
 
@@ -111,7 +112,7 @@ def test_numbers_of_workers_as_they_are_typed():
 
 def test_of_a_range_the_least_has_to_fit():
     assert fitting_workers(None, CPUS, CONFIG) == 6
-    assert fitting_workers(None, CPUS, Config(global_batch_size=2)) == 2
+    assert fitting_workers(None, CPUS, dataclasses.replace(CONFIG, global_batch_size=2)) == 2
     assert fitting_workers((1, 8), CPUS, CONFIG) == (1, 8)
     with pytest.raises(ValueError, match="7 workers need 7 CPU cores"):
         fitting_workers((7, 8), CPUS, CONFIG)
@@ -194,3 +195,27 @@ def test_a_maximum_that_is_declared(ray_with, monkeypatch):
         monkeypatch.setenv(machines.MAX_NODES_VARIABLE, wrong)
         with pytest.raises(ValueError, match="must be JSON such as"):
             machines.machines_at_most()
+
+
+SINGLE_CELL = ModelConfig(
+    architecture="ssdlite",
+    backbone="test_resnet.r160_in1k",
+    image_size=64,
+    feature_strides=(8, 16),
+    neck_channels=16,
+    num_extra_maps=2,  # 8, 4, 2, 1 cells
+)
+
+
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 1), (4, 4), (5, 3)])
+def test_a_single_picture_that_batch_norm_can_t_take_is_refused(batch_size, num_workers):
+    config = Config(global_batch_size=batch_size, model=SINGLE_CELL)
+    with pytest.raises(ValueError, match=r"model\.norm: 'batch' can't normalise a single picture"):
+        fitting_workers(num_workers, CPUS, config)
+    with pytest.raises(ValueError, match="a single picture"):
+        fitting_workers((1, 4), CPUS, Config(global_batch_size=4, model=SINGLE_CELL))
+    for changes in {"norm": "none"}, {"norm": "frozen"}, {"num_extra_maps": 1}:
+        model = dataclasses.replace(SINGLE_CELL, **changes)
+        config = Config(global_batch_size=batch_size, model=model)
+        assert fitting_workers(num_workers, CPUS, config) == num_workers
+    assert fitting_workers(2, CPUS, Config(global_batch_size=4, model=SINGLE_CELL)) == 2

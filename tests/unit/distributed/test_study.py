@@ -6,8 +6,9 @@ import optuna
 import pytest
 from searching import SPACE, Driver, make_config
 
+from ssd_dist.checkpoint import Checkpoint, save_checkpoint
 from ssd_dist.config import Range
-from ssd_dist.distributed.study import num_finished, open_study, trial_records
+from ssd_dist.distributed.study import curve, num_finished, open_study, trial_records
 
 
 def test_the_configurations_own_values_come_first(driver):
@@ -131,6 +132,32 @@ def test_after_a_kill_the_trials_under_way_go_on(driver, place, tmp_path):
     assert again.study.trials[1].intermediate_values == {1: 0.4, 2: 0.7, 3: 0.6}
     assert again.study.trials[1].user_attrs["ray_trial_id"] == "d"
     assert num_finished(again.study) == 1
+
+
+@pytest.mark.parametrize("objectives", [("map_11pt",), ("map_11pt", "ms_per_image")])
+def test_an_epoch_that_a_stopped_driver_was_not_told_of_is_not_missed(objectives, place, tmp_path):
+    """Trials of several workers tell their epochs by way of others, who may be gone by then."""
+    config = make_config(objectives=objectives)
+    driver = Driver(config, place)
+    driver.start("a")
+    driver.epoch("a", 1, 0.1, tmp_path / "1", checkpoint_path=str(tmp_path / "1"))
+    again = Driver(config, place)
+    assert again.start("b")["number"] == 0
+    values = (0.1, 0.3, 0.2)
+    checkpoint = Checkpoint(
+        config=config, class_names=("a",), data="synthetic", data_fingerprint="f", epoch=3,
+        metrics={"epoch": 3, "map_11pt": 0.2}, weights={},
+        history=tuple({"epoch": i, "map_11pt": v} for i, v in enumerate(values, start=1)),
+    )  # fmt: skip
+    save_checkpoint(tmp_path / "3", checkpoint)
+    again.epoch("b", 3, 0.2, tmp_path / "3", checkpoint_path=str(tmp_path / "3"))
+    assert curve(again.study.trials[0]) == {1: 0.1, 2: 0.3, 3: 0.2}
+
+
+def test_an_epoch_that_nobody_knows_of_any_more_stops_nothing(driver, tmp_path):
+    driver.start("a")
+    driver.epoch("a", 3, 0.2, tmp_path / "3", checkpoint_path=str(tmp_path / "gone"))
+    assert curve(driver.study.trials[0]) == {3: 0.2}
 
 
 def test_a_checkpoint_that_is_gone_is_not_resumed_from(driver, place, tmp_path):

@@ -1,0 +1,96 @@
+"""A worker that hangs is ended by a process that watches it: real processes, real signals."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from ssd_dist.distributed.watchdog import Watchdog
+
+WORK = """
+import sys, time
+from ssd_dist.distributed.watchdog import Watchdog
+
+def step():
+    time.sleep(0.05)
+
+with Watchdog({limit}) as watchdog:
+    for _ in range({steps}):
+        step()
+        watchdog.sign_of_life()
+        print("step", flush=True)
+    {then}
+print("over", flush=True)
+"""
+
+
+def start(*, limit, steps, then="pass"):
+    code = textwrap.dedent(WORK).format(limit=limit, steps=steps, then=then)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_one_that_waits_for_ever_is_ended_with_its_stack():
+    worker = start(limit=1.0, steps=3, then="time.sleep(1000)  # the place")
+    _, log = worker.communicate(timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    assert f"worker {worker.pid} has made no step for" in log
+    assert 'File "<string>", line 13 in <module>' in log
+
+
+def test_one_that_is_stopped_is_ended_too():
+    worker = start(limit=1.0, steps=10_000)
+    for _ in range(5):
+        assert worker.stdout.readline() == "step\n"
+    worker.send_signal(signal.SIGSTOP)
+    _, log = worker.communicate(timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    assert 'File "<string>", line 10 in <module>' in log
+
+
+def test_what_comes_before_the_first_steps_end_may_take_any_time():
+    worker = start(limit=0.5, steps=1, then="time.sleep(2)")
+    said, log = worker.communicate(timeout=60)
+    assert worker.returncode == 0, log
+    assert said.endswith("over\n")
+
+
+def test_zero_watches_nobody():
+    worker = start(limit=0, steps=3, then="time.sleep(2)")
+    said, log = worker.communicate(timeout=60)
+    assert worker.returncode == 0, log
+    assert said.endswith("over\n")
+
+
+def test_the_watching_process_ends_with_what_it_watches():
+    worker = start(limit=100.0, steps=10_000)
+    worker.stdout.readline()
+    [watching] = psutil.Process(worker.pid).children()
+    worker.kill()
+    worker.communicate()
+    watching.wait(10)
+
+    with Watchdog(100.0) as watchdog:
+        process = watchdog._process
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+@pytest.mark.parametrize("given", [None, 7.0])
+def test_the_limit_is_the_users_or_goes_by_what_was_seen(given, monkeypatch):
+    sent = []
+    now = iter([0.0, 1.0, 31.0, 32.5])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("os.write", lambda descriptor, data: sent.append(float(data)))
+    watchdog = Watchdog(given)
+    watchdog._process = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+    for _ in range(4):
+        watchdog.sign_of_life()
+    watchdog._process.communicate()
+    # Pauses of 1, 30 and 1.5 seconds.
+    assert sent == ([300.0, 600.0, 600.0] if given is None else [7.0] * 3)
