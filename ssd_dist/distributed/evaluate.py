@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from ray.exceptions import RayError
 
 from ssd_dist.analysis.importance import Learned
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.data import open_split
-from ssd_dist.distributed.cluster import Cluster, connect, silence
-from ssd_dist.distributed.predict import predict_on_cluster, restore
+from ssd_dist.distributed.cluster import connect, fitting_workers, silence
+from ssd_dist.distributed.predict import predict_on_cluster
+from ssd_dist.distributed.prediction_stream import restore, told_failures
 from ssd_dist.distributed.repeat_values import with_split_values
-from ssd_dist.distributed.train import root_cause
 from ssd_dist.experiment import TrialRecord, anchored
 from ssd_dist.repeated import Repeated
 from ssd_dist.report.analyse import Scope
 from ssd_dist.report.evaluate import EvaluationOutcome, report_detections
-from ssd_dist.terminal import JobFailedError, Terminal
+from ssd_dist.terminal import Terminal
 
 
 def run_evaluation(
@@ -37,12 +34,14 @@ def run_evaluation(
     learned: Learned | None = None,
     repeats: Sequence[Repeated] | None = None,
     with_repeats: bool = True,
+    data_format: str = "auto",
 ) -> EvaluationOutcome:
     """Evaluates a checkpoint on a split and writes its report.
 
     Args:
         checkpoint_folder: see checkpoint.py; this process alone reads it.
-        data: a VOC root that every node sees, or `synthetic`; its classes must be the checkpoint's.
+        data: a root folder that every node sees, or `synthetic`; its classes must be the
+            checkpoint's.
         split_name: usually `test`, which nothing else opens.
         out_dir: for report.html, report.md, report.json, detections.json and trace.json.
         terminal: where progress is shown.
@@ -54,6 +53,7 @@ def run_evaluation(
         repeats: what it trained again with several seeds, best mean first.
         with_repeats: whether to evaluate on the split, too, every seed of the search's best and of
             the SSD paper's defaults.
+        data_format: of `data`, as `data.format` in a configuration.
 
     Raises:
         ValueError, FileNotFoundError: what was asked for can't be, or a picture can't be read; the
@@ -64,14 +64,14 @@ def run_evaluation(
         raise ValueError(f"--batch-size must be at least 1, not {batch_size}")
     checkpoint = load_checkpoint(checkpoint_folder)
     _, data = anchored(checkpoint.config, data)
-    split = open_split(data, split_name, checkpoint.class_names)
+    split = open_split(data, split_name, checkpoint.class_names, data_format=data_format)
     model = restore(checkpoint)
     cluster = connect(terminal)
-    num_workers = _fitting_workers(num_workers, cluster, -(-len(split.annotations) // batch_size))
+    num_workers = fitting_workers(num_workers, cluster, -(-len(split.annotations) // batch_size))
     count = len(split.annotations)
     terminal.line(f"predicting {count} pictures on {num_workers} {cluster.device} worker(s)")
     started = time.perf_counter()
-    with terminal.bar("prediction"), silence(), _told_failures():
+    with terminal.bar("prediction"), silence(), told_failures():
         detections = predict_on_cluster(
             checkpoint,
             split,
@@ -82,7 +82,7 @@ def run_evaluation(
         )
     terminal.line(f"predicted in {time.perf_counter() - started:.1f} s")
     if repeats and with_repeats:
-        with _told_failures():
+        with told_failures():
             repeats = with_split_values(repeats, split, cluster, terminal)
     return report_detections(
         checkpoint,
@@ -98,33 +98,3 @@ def run_evaluation(
         repeats=repeats,
         on_progress=terminal.line,
     )
-
-
-@contextlib.contextmanager
-def _told_failures() -> Iterator[None]:
-    """Turns what is no mistake of the user's into a JobFailedError."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise JobFailedError(f"the prediction failed: {error}") from error
-    except RayError as error:
-        error.__cause__ = None  # Ray Data's own mark, which says nothing
-        raise JobFailedError(f"the prediction failed: {root_cause(error)}") from error
-
-
-def _fitting_workers(asked: int | None, cluster: Cluster, num_batches: int) -> int:
-    """The workers to start: those asked for, or as many as the cluster holds and have a batch.
-
-    Raises ValueError, in one sentence, for what Ray would wait for without end.
-    """
-    if asked is None:
-        return max(1, min(cluster.num_slots(), num_batches))
-    if asked < 1:
-        raise ValueError(f"--workers must be at least 1, not {asked}")
-    if asked > cluster.num_slots():
-        kind = "GPUs" if cluster.num_gpus else "CPU cores"
-        raise ValueError(
-            f"{asked} workers need {asked} {kind}, and this Ray has {cluster.num_slots()}: "
-            "ask for fewer"
-        )
-    return asked

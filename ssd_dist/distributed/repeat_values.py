@@ -15,12 +15,11 @@ from ssd_dist.analysis.repeats import contestants
 from ssd_dist.checkpoint import Checkpoint, load_checkpoint
 from ssd_dist.distributed.buckets import is_directory, local_copy, shown_location
 from ssd_dist.distributed.cluster import Cluster, worker_resources
-from ssd_dist.distributed.predict import (
+from ssd_dist.distributed.predict import gather, read_resized
+from ssd_dist.distributed.prediction_stream import (
     MAX_WORKER_FAILURES,
     NUM_SLOTS,
     detect_in_slots,
-    gather,
-    read_resized,
     restore,
 )
 from ssd_dist.engine import place

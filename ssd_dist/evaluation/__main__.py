@@ -35,13 +35,15 @@ class Arguments:
     Boxes are compared in the coordinates of the annotation files as they stand."""
 
     ground_truth: Path
-    """PASCAL VOC folder, or a COCO annotation file."""
+    """Folder of a data set in PASCAL VOC's, COCO's or YOLO's format, or a COCO annotation file."""
     detections: Path
-    """COCO results: a list of {image_id, category_id, bbox [x, y, width, height], score}. For VOC
-    image_id is the picture's stem, and category_id counts the sorted class names from 1; `category`
-    with a name does as well."""
+    """COCO results: a list of {image_id, category_id, bbox [x, y, width, height], score}. For a
+    folder image_id is the picture's stem (COCO's: its id), and category_id counts the sorted class
+    names from 1; `category` with a name does as well."""
     split: str = "test"
-    """Split of the VOC folder. A COCO file is one split, and wholly read."""
+    """Split of the folder. A COCO file is one split, and wholly read."""
+    format: str = "auto"
+    """Of the folder: `voc`, `coco` or `yolo`; `auto`: told by looking at it."""
     json: Path | None = None
     """File for all numbers, unrounded, instead of tables on the terminal."""
     coco: bool = True
@@ -92,7 +94,7 @@ def main(arguments: Arguments) -> None:
         raise ValueError(f"--num-resamples must be 0 or more, not {arguments.num_resamples}")
     if arguments.json is not None and arguments.json.is_dir():
         raise ValueError(f"--json {arguments.json} is a folder; give a file")
-    truth = open_ground_truth(arguments.ground_truth, arguments.split)
+    truth = open_ground_truth(arguments.ground_truth, arguments.split, data_format=arguments.format)
     problems = list(truth.problems)
     if arguments.split != Arguments.split and not arguments.ground_truth.is_dir():
         problems.append(f"--split {arguments.split} means nothing for a COCO file: all was read")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -59,13 +59,14 @@ def detections_json(detections: Sequence[Detections], class_names: Sequence[str]
 
     `category` is the class name; `bbox` is x, y, width, height in pixels; nothing is rounded.
     """
-    rows = (json.dumps(row, ensure_ascii=False) for row in _results(detections, class_names))
+    rows = (json.dumps(row, ensure_ascii=False) for row in coco_results(detections, class_names))
     return "[\n" + ",\n".join(rows) + "\n]\n"
 
 
-def _results(
-    detections: Sequence[Detections], class_names: Sequence[str]
+def coco_results(
+    detections: Iterable[Detections], class_names: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
+    """Entries of COCO's results format, one for each detection."""
     for found in detections:
         boxes_xyxy = np.asarray(found.boxes_xyxy, dtype=np.float64).reshape(-1, 4)
         boxes_xywh = np.concatenate(

@@ -14,7 +14,8 @@ from ssd_dist.data import open_split
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset
 from ssd_dist.data.synthetic import synthetic_split
-from ssd_dist.distributed.predict import NUM_SLOTS, detect_in_slots, gather, read_resized
+from ssd_dist.distributed.predict import gather, read_resized
+from ssd_dist.distributed.prediction_stream import NUM_SLOTS, detect_in_slots
 from ssd_dist.engine import Worker
 from ssd_dist.model.ssd import build_model
 from ssd_dist.training import train
