@@ -67,7 +67,7 @@ def predict(predictors: nn.ModuleList, maps: Sequence[Tensor], num_columns: int)
     concatenation.
     """
     outputs = [
-        predictor(features).permute(0, 2, 3, 1).reshape(len(features), -1, num_columns)
+        predictor(features).permute(0, 2, 3, 1).reshape(features.shape[0], -1, num_columns)
         for predictor, features in zip(predictors, maps, strict=True)
     ]
     return torch.cat(outputs, dim=1)

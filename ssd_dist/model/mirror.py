@@ -6,6 +6,7 @@ good as the picture, and the average over them is steadier than each.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -23,28 +24,38 @@ _VIEWS: dict[Mirror, tuple[tuple[int, ...], ...]] = {
 """The axes along which each view is turned: 0 is x, 1 is y."""
 
 
-def averaged_output(model: SSD, images: Tensor, mirror: Mirror) -> tuple[Tensor, Tensor]:
+def averaged_output(
+    model: SSD, images: Tensor, mirror: Mirror, orders: Mapping[int, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """(B, 3, S, S) images → loc (B, P, 4) and class scores (B, P, C+1), in the picture's own view.
 
     Offsets are averaged as they are, class scores as probabilities; `softmax` of what is returned
-    gives their mean. `horizontal` takes twice the network's time, `both` four times.
+    gives their mean. `horizontal` takes twice the network's time, `both` four times. `orders`, from
+    :func:`mirrored_orders`, need not be found again.
 
     Raises ValueError if the model's priors are not their own mirror image (torchvision's SSD300).
     """
     if mirror == "none":
         loc, conf = model(images)
         return loc, conf
+    orders = mirrored_orders(model, mirror) if orders is None else orders
     locs, probabilities = [], []
     for axes in _VIEWS[mirror]:
         view = images.flip([3 - axis for axis in axes]) if axes else images
         loc, conf = model(view.contiguous(memory_format=_layout(images)))
         for axis in axes:
-            order = mirrored_order(model, axis)
+            order = orders[axis]
             loc, conf = loc[:, order], conf[:, order]
             loc[..., axis] = -loc[..., axis]
         locs.append(loc)
         probabilities.append(conf.softmax(-1))
     return torch.stack(locs).mean(0), torch.stack(probabilities).mean(0).log()
+
+
+def mirrored_orders(model: SSD, mirror: Mirror) -> dict[int, Tensor]:
+    """For each axis along which `mirror` turns the picture: its :func:`mirrored_order`."""
+    axes = sorted({axis for view in _VIEWS[mirror] for axis in view})
+    return {axis: mirrored_order(model, axis) for axis in axes}
 
 
 def mirrored_order(model: SSD, axis: int) -> Tensor:

@@ -65,6 +65,8 @@ class SSD(nn.Module):
         self.feature_sizes = tuple(feature_sizes)
         self.num_priors_per_cell = tuple(num_priors_per_cell)
         self.norm_frozen = False
+        self.first_weights: str | None = None
+        """What was loaded before training, and what was not; None: nothing was."""
         self.register_buffer("priors_cxcywh", priors_cxcywh, persistent=False)
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64)).view(1, 3, 1, 1)
         offset = -255 * torch.tensor(mean, dtype=torch.float64).view(1, 3, 1, 1) * scale
@@ -97,16 +99,29 @@ class SSD(nn.Module):
         return self
 
 
-def build_model(config: ModelConfig, num_classes: int, *, load_weights: bool = True) -> SSD:
+def build_model(
+    config: ModelConfig,
+    num_classes: int,
+    *,
+    load_weights: bool = True,
+    class_names: Sequence[str] | None = None,
+) -> SSD:
     """The model of a configuration, in train mode: built, weights loaded, norm applied.
 
     Args:
         config: architecture, image size, priors, weights and norm.
         num_classes: C, background not counted.
         load_weights: False to rebuild a model whose state dict is then loaded: nothing is fetched.
+        class_names: label 1 first, by which weights of other classes keep what they share; None:
+            classes are told by their number alone.
 
     Raises ValueError for what does not exist or does not fit, naming the field.
     """
+    if config.priors == "fitted":
+        raise ValueError(
+            "model.priors: fitted takes training boxes to fit: train with it, or take the numbers "
+            "that `python -m ssd_dist.data priors` prints"
+        )
     if num_classes < 1:
         raise ValueError(f"a detector needs at least one class, not {num_classes}")
     if config.architecture in TORCHVISION_DETECTORS:
@@ -117,7 +132,8 @@ def build_model(config: ModelConfig, num_classes: int, *, load_weights: bool = T
     initialise_head(model.head, num_classes, config.object_probability)
     if load_weights:
         if config.weights != "none":
-            load_initial_weights(model, config)
+            report = load_initial_weights(model, config, class_names)
+            model.first_weights = str(report)
         elif config.norm in ("frozen", "none") and has_batch_norm(model):
             logger.warning(
                 "model.norm %r on random weights normalises by no statistics: "

