@@ -1,0 +1,121 @@
+"""What the training step adds to the network's own forward and backward pass.
+
+python benchmarks/step.py [--model ssdlite320_mobilenet_v3_large] [--batch 8] [--threads 1]
+
+One worker with its data in memory runs the project's own epoch, step by step: matching, forward,
+loss, backward, clipping, optimizer. The limit is the same network's forward and backward alone, on
+random pictures with random gradients of its outputs. Both take turns; median of the steps' ratios.
+Ends with status 1 below 0.93 of the limit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import tyro
+from rich.console import Console
+
+from ssd_dist.allocator import keep_freed_memory
+from ssd_dist.config import Config, ModelConfig
+from ssd_dist.engine import Worker, build_optimizer, laid_out, train_epoch
+from ssd_dist.model.ssd import build_model
+from ssd_dist.structures import Batch
+
+NEEDED = 0.93
+_OBJECTS = 8
+_STEPS_A_TURN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Time the training step beside the bare network."""
+
+    model: str = "ssdlite320_mobilenet_v3_large"
+    """A configuration's `model.architecture`."""
+    size: int = 0
+    """Side of the input, in pixels; 0: the model's own."""
+    classes: int = 20
+    """Without the background."""
+    batch: int = 8
+    """Pictures a step."""
+    threads: int = 1
+    """Of torch."""
+    turns: int = 10
+    """Of three steps each."""
+
+
+def random_batch(batch: int, size: int, classes: int) -> Batch:
+    """Pictures of noise with eight boxes each."""
+    corners = torch.rand(batch, _OBJECTS, 2, 2).sort(2).values
+    return Batch(
+        images=torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8),
+        boxes_xyxy=corners.flatten(2),
+        labels=torch.randint(1, classes + 1, (batch, _OBJECTS)),
+        difficult=torch.zeros(batch, _OBJECTS, dtype=torch.bool),
+        indices=torch.arange(batch),
+    )
+
+
+def main(arguments: Arguments) -> None:
+    """Times both, and prints the ratio."""
+    keep_freed_memory()
+    torch.set_num_threads(arguments.threads)
+    size = arguments.size or (320 if arguments.model.startswith("ssdlite320") else 300)
+    config = Config(
+        lr=1e-4,
+        precision="fp32",
+        model=ModelConfig(architecture=arguments.model, image_size=size, weights="none"),
+    )
+    model = build_model(config.model, arguments.classes).train()
+    optimizer = build_optimizer(model, config)
+    batch = random_batch(arguments.batch, size, arguments.classes)
+    with torch.no_grad():
+        gradients = [torch.randn_like(output) * 1e-3 for output in model(batch.images)]
+
+    def whole_steps(count: int) -> None:
+        train_epoch(
+            model,
+            model,
+            optimizer,
+            itertools.repeat(batch, count),
+            config=config,
+            rate_at=lambda step: config.lr,
+            worker=Worker(torch.device("cpu")),
+        )
+
+    def bare_steps(count: int) -> None:
+        for _ in range(count):
+            torch.autograd.backward(model(laid_out(batch.images, config)), gradients)
+            model.zero_grad(set_to_none=True)
+
+    def clocked() -> Iterator[tuple[float, float]]:
+        for run in (whole_steps, bare_steps):
+            run(2)
+        for turn in range(arguments.turns):
+            seconds = {}
+            # Whichever comes first has the colder caches: they change places.
+            for run in (whole_steps, bare_steps)[:: 1 if turn % 2 else -1]:
+                started = time.perf_counter()
+                run(_STEPS_A_TURN)
+                seconds[run] = (time.perf_counter() - started) / _STEPS_A_TURN
+            yield seconds[whole_steps], seconds[bare_steps]
+
+    times = list(clocked())
+    whole, bare = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(bare / whole for whole, bare in times)
+    Console().print(
+        f"{arguments.model}, batch {arguments.batch}, {arguments.threads} thread(s): a step "
+        f"{1e3 * whole:.0f} ms, the network's forward and backward alone {1e3 * bare:.0f} ms: "
+        f"{ratio:.3f} of the limit, {NEEDED} needed"
+    )
+    sys.exit(ratio < NEEDED)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
