@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-unit test-cluster bench lint setup clean
+.PHONY: demo test test-unit test-cluster test-faults chaos bench lint lock audit setup clean
 
 setup: $(READY)
 
@@ -23,11 +23,21 @@ demo: setup
 
 # The fast ones first, on all cores; those with a Ray of their own one after the other.
 test: test-unit
-	$(BIN)/python -m pytest -m 'not cluster' tests/integration
+	$(BIN)/python -m pytest -m 'not cluster and not faults' tests/integration
 
 # Nodes that die and come, buckets: emulated clusters, which take minutes each.
 test-cluster: setup
 	$(BIN)/python -m pytest -m cluster tests/integration
+
+# Disks that are full or read-only.
+test-faults: setup
+	$(BIN)/python -m pytest -m faults tests/integration
+
+# kill -9 of a search's driver, five times; then fifty faults of all kinds at random moments, and a
+# table of what became of them.
+chaos: setup
+	$(BIN)/python tests/integration/kills.py
+	$(BIN)/python tests/integration/chaos.py
 
 test-unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit
@@ -36,13 +46,27 @@ test-unit: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/objective.py
 	$(BIN)/python benchmarks/search_overhead.py
-	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/search_quality.py
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What the cluster image installs, by version and checksum; see deploy/Dockerfile.
+lock: setup
+	$(BIN)/python -m pip install --quiet -e '.[lock]'
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --extra pretrained --extra postgresql --custom-compile-command 'make lock' \
+	  --output-file deploy/requirements.lock pyproject.toml
+
+# Asks PyPI's database of vulnerabilities about each of them; fails also where it can't be asked.
+audit: setup
+	$(BIN)/python -m pip install --quiet -e '.[lock]'
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -14,6 +14,7 @@ import tyro
 
 from ssd_dist.analysis.importance import learn
 from ssd_dist.checkpoint import load_checkpoint
+from ssd_dist.data.sources import fetch_shown
 from ssd_dist.distributed.evaluate import run_evaluation
 from ssd_dist.distributed.mirror import mirrored, place_at
 from ssd_dist.experiment import (
@@ -38,7 +39,10 @@ class Arguments:
     checkpoint: Path | None = None
     """Folder of one checkpoint, instead of an experiment."""
     data: str | None = None
-    """PASCAL VOC folder, or `synthetic`; without it, what the checkpoint was trained on."""
+    """Folder, URL or name of a data set, as jobs/train.py takes it; without it, what the checkpoint
+    was trained on."""
+    format: str | None = None
+    """Of `data`: `voc`, `coco` or `yolo`; without it, told by looking at the folder."""
     split: str = "test"
     """Split to evaluate on."""
     out: Path | None = None
@@ -76,7 +80,10 @@ def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal)
         checkpoint, trials = best_checkpoint(folder), read_trials(folder)
         repeats = read_repeats(folder)
         learned = learn(trials, read_config(folder).search.space) if trials else None
-    data = arguments.data or load_checkpoint(checkpoint).data
+    trained = load_checkpoint(checkpoint)
+    data = arguments.data or trained.data
+    data_format = arguments.format or ("auto" if arguments.data else trained.config.data.format)
+    fetch_shown(data, terminal)
     out = storage_folder(str(arguments.out)) if arguments.out else folder / "report"
     outcome = run_evaluation(
         checkpoint,
@@ -91,6 +98,7 @@ def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal)
         learned=learned,
         repeats=repeats,
         with_repeats=not arguments.skip_repeats,
+        data_format=data_format,
     )
     for problem in outcome.problems:
         terminal.line(f"note: {problem}")

@@ -13,6 +13,8 @@ from pathlib import Path
 import tyro
 
 from ssd_dist.config import load_config, replace_at
+from ssd_dist.data.fitted_priors import with_fitted_priors
+from ssd_dist.data.sources import fetch_shown
 from ssd_dist.distributed.elastic import parse_workers
 from ssd_dist.distributed.mirror import mirrored, place_in
 from ssd_dist.distributed.train import run_training
@@ -27,7 +29,11 @@ class Arguments:
     config: Path = Path(__file__).parents[1] / "configs" / "demo.yaml"
     """YAML file; those in configs/ tell what they cost and reach."""
     data: str = "synthetic"
-    """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
+    """Folder of a data set in PASCAL VOC's, COCO's or YOLO's format; the URL of a zip or tar of one
+    (https://…/data.zip#sha256=…); VOC2007, VOC2012 or BCCD; or `synthetic`."""
+    format: str | None = None
+    """`voc`, `coco` or `yolo`; without it, as the configuration says, or by looking at the folder.
+    """
     storage: str = "runs"
     """Folder of all experiments, which all nodes of a cluster must see, or a bucket:
     s3://bucket/folder, gs://bucket/folder."""
@@ -47,6 +53,10 @@ class Arguments:
     them: they change the speed, not the result."""
     seed: int | None = None
     """Seed of the initial weights, the order of the pictures and their augmentation."""
+    hang_timeout: float | None = None
+    """Seconds without a finished step after which a worker counts as hung: it is ended, and its
+    work taken up again. More than it takes to store a checkpoint; without it twenty times the
+    longest pause that the worker has made, and at least 300; 0: never."""
     resume: bool = False
     """Go on with the experiment `name`, which was cut off."""
 
@@ -60,7 +70,11 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         for field in ("epochs", "alpha", "l2_lambda", "lr", "seed")
         if getattr(arguments, field) is not None
     }
+    if arguments.format is not None:
+        given["data.format"] = arguments.format
     config, data = anchored(replace_at(config, given), arguments.data)
+    fetch_shown(data, terminal)
+    config = with_fitted_priors(config, data)
     name = arguments.name or f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     place = place_in(arguments.storage, name)
     with mirrored(place):
@@ -71,13 +85,14 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             terminal,
             num_workers=workers,
             bucket=place.bucket,
+            hang_timeout_s=arguments.hang_timeout,
             resume=arguments.resume,
         )
     terminal.heading(
         f"Best validation mAP {outcome.map_11pt:.4f}, after epoch {outcome.epoch}: "
         f"{shown(outcome.best)}"
     )
-    terminal.line(f"Next: python jobs/evaluate.py --experiment {place.shown} --data {data}")
+    terminal.line(f"Next: python jobs/evaluate.py --experiment {place.shown}")
 
 
 if __name__ == "__main__":

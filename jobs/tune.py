@@ -14,6 +14,8 @@ import tyro
 
 from ssd_dist.analysis.repeats import judge, spread
 from ssd_dist.config import load_config, replace_at
+from ssd_dist.data.fitted_priors import with_fitted_priors
+from ssd_dist.data.sources import fetch_shown
 from ssd_dist.distributed.mirror import mirrored, place_in, pull
 from ssd_dist.distributed.search import SearchOutcome, run_search
 from ssd_dist.experiment import anchored
@@ -29,7 +31,11 @@ class Arguments:
     config: Path = Path(__file__).parents[1] / "configs" / "demo.yaml"
     """YAML file with the search space; those in configs/ tell what they cost and reach."""
     data: str = "synthetic"
-    """PASCAL VOC folder (with Annotations, ImageSets/Main, JPEGImages), or `synthetic`."""
+    """Folder of a data set in PASCAL VOC's, COCO's or YOLO's format; the URL of a zip or tar of one
+    (https://…/data.zip#sha256=…); VOC2007, VOC2012 or BCCD; or `synthetic`."""
+    format: str | None = None
+    """`voc`, `coco` or `yolo`; without it, as the configuration says, or by looking at the folder.
+    """
     storage: str = "runs"
     """Folder of all experiments, which all nodes of a cluster must see, or a bucket:
     s3://bucket/folder, gs://bucket/folder."""
@@ -62,6 +68,10 @@ class Arguments:
     warm_start: str | None = None
     """Folder (or s3://…, gs://…) of an earlier search, whose finished trials the sampler takes
     into account. They are no trials of this search: neither counted nor ranked."""
+    hang_timeout: float | None = None
+    """Seconds without a finished step after which a worker counts as hung: it is ended, and its
+    work taken up again. More than it takes to store a checkpoint; without it twenty times the
+    longest pause that the worker has made, and at least 300; 0: never."""
     resume: bool = False
     """Go on with the search `name`, which was cut off: what is finished stays, and the trials that
     were under way go on from their last checkpoint."""
@@ -71,6 +81,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → configuration → one search."""
     config = load_config(arguments.config)
     flags = {
+        "data.format": arguments.format,
         "epochs": arguments.epochs,
         "seed": arguments.seed,
         "search.trials": arguments.trials,
@@ -79,6 +90,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     }
     given = {field: value for field, value in flags.items() if value is not None}
     config, data = anchored(replace_at(config, given), arguments.data)
+    fetch_shown(data, terminal)
+    config = with_fitted_priors(config, data)
     name = arguments.name or f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     place = place_in(arguments.storage, name)
     with mirrored(place):
@@ -93,6 +106,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             study_storage=arguments.study_storage,
             warm_start=pull(arguments.warm_start) if arguments.warm_start else None,
             bucket=place.bucket,
+            hang_timeout_s=arguments.hang_timeout,
             resume=arguments.resume,
         )
     terminal.leaderboard(outcome.trials)
@@ -100,7 +114,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         terminal.repeats(outcome.repeats)
         terminal.line(judge(outcome.repeats).sentence)
     terminal.heading(f"{_best(outcome)}: {shown(outcome.best)}")
-    terminal.line(f"Next: python jobs/evaluate.py --experiment {place.shown} --data {data}")
+    terminal.line(f"Next: python jobs/evaluate.py --experiment {place.shown}")
 
 
 def _best(outcome: SearchOutcome) -> str:

@@ -62,6 +62,8 @@ class Terminal:
             f"data: {preparation.num_train} training and {preparation.num_val} validation "
             f"pictures, {len(names)} classes ({shown_names})"
         )
+        if preparation.first_weights is not None:
+            self.line(f"weights: {preparation.first_weights}")
         for problem in preparation.problems[:MOST_PROBLEMS]:
             self.line(f"note: {problem}")
         if len(preparation.problems) > MOST_PROBLEMS:

@@ -98,7 +98,7 @@ def _picture(scene: Scene, index: int, annotation: Annotation, image: np.ndarray
         image_id=annotation.image_id,
         width=annotation.width,
         height=annotation.height,
-        jpeg_uri=_jpeg_uri(image),
+        jpeg_uri=jpeg_uri(image),
         objects=objects,
         detections=detections,
         num_objects=num_objects,
@@ -107,7 +107,7 @@ def _picture(scene: Scene, index: int, annotation: Annotation, image: np.ndarray
     )
 
 
-def _jpeg_uri(picture: np.ndarray) -> str:
+def jpeg_uri(picture: np.ndarray) -> str:
     """A data URI of the picture, shrunk to `_LONGEST_SIDE` where it is larger."""
     image = Image.fromarray(picture)
     image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))

@@ -31,33 +31,42 @@ _FILTERS = (
 )
 
 
-def render_html(content: ReportContent) -> str:
-    """The whole page as one text: style, script, plots and pictures inside, nothing fetched.
-
-    Whatever comes from the user (class names, paths, configuration) is escaped.
-    """
-    environment = Environment(
+def environment() -> Environment:
+    """Templates and their filters; what they show is escaped."""
+    made = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({function.__name__: function for function in _FILTERS})
-    environment.globals["percent"] = formats.percent
+    made.filters.update({function.__name__: function for function in _FILTERS})
+    made.globals["percent"] = formats.percent
+    return made
+
+
+def render_html(content: ReportContent) -> str:
+    """The whole page as one text: style, script, plots and pictures inside, nothing fetched.
+
+    Whatever comes from the user (class names, paths, configuration) is escaped.
+    """
     classes = class_rows(content)
-    return environment.get_template("page.html").render(
-        content=content,
-        classes=classes,
-        most_curves=MOST_CURVES,
-        gallery=make_gallery(content),
-        answer=answer(content, classes),
-        accuracy=accuracy(content),
-        search=search(content),
-        repeats=repeats(content),
-        training=training(content),
-        complexity=complexity(content),
-        timing=timing(content),
-        law=law(content),
-        provenance=provenance(content),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            content=content,
+            classes=classes,
+            most_curves=MOST_CURVES,
+            gallery=make_gallery(content),
+            answer=answer(content, classes),
+            accuracy=accuracy(content),
+            search=search(content),
+            repeats=repeats(content),
+            training=training(content),
+            complexity=complexity(content),
+            timing=timing(content),
+            law=law(content),
+            provenance=provenance(content),
+        )
     )
