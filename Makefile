@@ -46,9 +46,9 @@ test-unit: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/objective.py
 	$(BIN)/python benchmarks/search_overhead.py
 	$(BIN)/python benchmarks/search_quality.py
+	$(BIN)/python benchmarks/objective.py
 
 lint: setup
 	$(BIN)/ruff check .
