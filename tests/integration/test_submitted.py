@@ -77,17 +77,22 @@ def test_a_stopped_search_leaves_nothing_running(
     more += ["--workers-per-trial", workers_per_trial]
     job, folder = f"stop-{workers_per_trial}", tmp_path / "s"
 
+    def is_new(actor):
+        return actor["actor_id"] not in others and actor["class_name"] != COORDINATOR
+
     def ours():
-        """What belongs to this job: not what Ray itself has started since, for all of its jobs."""
+        """What belongs to this job: not what Ray itself has started since, for all of its jobs, nor
+        what Ray Data has left of earlier ones."""
         actors, groups = ray_server.listed("actors"), ray_server.listed("placement-groups")
         new = [p for p in ray_server.processes() if p not in before]
         return [
-            *(a for a in actors if a["state"] != "DEAD" and a["class_name"] != COORDINATOR),
+            *(a for a in actors if a["state"] != "DEAD" and is_new(a)),
             *(g for g in groups if g["state"] != "REMOVED"),
             *(title for title in map(title_of, new) if title and COORDINATOR not in title),
         ]
 
     before = ray_server.processes()
+    others = {actor["actor_id"] for actor in ray_server.listed("actors")}
     submit(ray_server, job, "tune.py", *flags, *more)
     wait_until(
         lambda: any(load_checkpoint(path).epoch > 1 for path in checkpoints(folder)), 150,
