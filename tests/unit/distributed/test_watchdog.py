@@ -1,5 +1,6 @@
 """A worker that hangs is ended by a process that watches it: real processes, real signals."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def test_one_that_is_stopped_is_ended_too():
     worker.send_signal(signal.SIGSTOP)
     _, log = worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
-    assert 'File "<string>", line 10 in <module>' in log
+    # Wherever in its loop the signal met it.
+    assert re.search(r'File "<string>", line (9|10|11|12) in <module>', log), log
 
 
 def test_what_comes_before_the_first_steps_end_may_take_any_time():
