@@ -60,7 +60,8 @@ lock: setup
 	$(BIN)/python -m pip install --quiet -e '.[lock]'
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	  --extra pretrained --extra postgresql --custom-compile-command 'make lock' \
+	  --extra pretrained --extra postgresql --extra serve --extra video --extra export \
+	  --custom-compile-command 'make lock' \
 	  --output-file deploy/requirements.lock pyproject.toml
 
 # Asks PyPI's database of vulnerabilities about each of them; fails also where it can't be asked.
