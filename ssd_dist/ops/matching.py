@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssd_dist.ops.boxes import cxcywh_to_xyxy, encode, pairwise_iou
-from ssd_dist.ops.by_device import parts, places
+from ssd_dist.ops.boxes import area, cxcywh_to_xyxy, encode, pairwise_iou
+from ssd_dist.ops.by_device import parts, places, waits_for_nobody
 from ssd_dist.structures import Targets
 
 IGNORED = -1
@@ -52,11 +52,9 @@ def match_priors(
     priors_cxcywh = priors_cxcywh.float()
     priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
     images = torch.arange(len(labels), device=labels.device).unsqueeze(1)
-    best_iou, own_prior = _best_overlaps(boxes_xyxy, present, images, priors_xyxy)
+    answers, own_prior = _overlaps(boxes_xyxy, present, priors_xyxy, iou_threshold)
     own_prior = _part_with(own_prior, boxes_xyxy, present, priors_xyxy)
-    # An object's own prior stays with it, as though nothing overlapped more.
-    best_iou.scatter_reduce_(1, own_prior, torch.where(present, _OWN, 0.0), "amax")
-    answers = best_iou >= iou_threshold  # (B, P)
+    answers.scatter_reduce_(1, own_prior, present, "amax")  # (B, P)
 
     at = places(answers)
     image = images.expand_as(answers)[at]
@@ -76,23 +74,45 @@ def match_priors(
     return Targets(labels=prior_labels, loc=loc)
 
 
-def _best_overlaps(
-    boxes_xyxy: Tensor, present: Tensor, images: Tensor, priors_xyxy: Tensor
+def _overlaps(
+    boxes_xyxy: Tensor, present: Tensor, priors_xyxy: Tensor, iou_threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """For each prior the highest IoU with an object, (B, P); for each object the prior with which
-    it has the highest, of equal ones the first, (B, M), 0 where padded."""
-    best_iou = boxes_xyxy.new_zeros(len(boxes_xyxy), len(priors_xyxy))
+    """Whether a prior has an IoU of at least `iou_threshold` with any object, (B, P) bool; and for
+    each object the prior with which it has the highest, of equal ones the first, (B, M), anything
+    where padded."""
+    if not waits_for_nobody(present):
+        iou = pairwise_iou(boxes_xyxy, priors_xyxy)
+        return (iou >= iou_threshold).any(dim=1), iou.argmax(dim=-1)
+    # An IoU is at most the ratio of the areas. By falling or rising area, objects that are worked
+    # on together have the priors of about their size in common, a quarter of all: the others can't
+    # reach the threshold, nor be the best of an object for which one of these does.
+    at = present.nonzero(as_tuple=True)
+    row_area, order = area(boxes_xyxy[at]).sort()
+    image, place = at[0][order], at[1][order]
+    rows = boxes_xyxy[image, place]  # a row an object, of all images
+    prior_area = area(priors_xyxy)
+    least = iou_threshold * (1 - 1e-4)  # areas are rounded
+    answers = torch.zeros(len(present), len(priors_xyxy), dtype=torch.bool)
+    highest = rows.new_zeros(len(rows))
+    best = torch.zeros_like(image)
+    row_bytes = priors_xyxy.element_size() * len(priors_xyxy)
+    for part in parts(rows, len(rows), row_bytes // 2):
+        smallest, largest = row_area[part][[0, -1]]
+        near = (prior_area >= smallest * least) & (prior_area * least <= largest)
+        [number] = near.nonzero(as_tuple=True)
+        if len(number) == 0:
+            continue
+        iou = pairwise_iou(rows[part], priors_xyxy[number])
+        row, column = (iou >= iou_threshold).nonzero(as_tuple=True)
+        answers[image[part][row], number[column]] = True
+        highest[part], column = iou.max(dim=1)
+        best[part] = number[column]
+    [unsure] = (highest < iou_threshold).nonzero(as_tuple=True)
+    for part in parts(rows, len(unsure), row_bytes):
+        best[unsure[part]] = pairwise_iou(rows[unsure[part]], priors_xyxy).argmax(dim=1)
     best_prior = torch.zeros_like(present, dtype=torch.int64)
-    at = places(present)
-    image = images.expand_as(present)[at].flatten()
-    rows = boxes_xyxy[at].flatten(0, -2)  # a row an object, of all images
-    best_of_row = image.new_zeros(len(rows))
-    for part in parts(rows, len(rows), rows.element_size() * len(priors_xyxy)):
-        iou = pairwise_iou(rows[part], priors_xyxy)
-        best_iou.scatter_reduce_(0, image[part].unsqueeze(1).expand_as(iou), iou, "amax")
-        best_of_row[part] = iou.max(dim=1).indices
-    best_prior[at] = best_of_row.view(best_prior[at].shape)
-    return best_iou, best_prior
+    best_prior[image, place] = best
+    return answers, best_prior
 
 
 def _part_with(

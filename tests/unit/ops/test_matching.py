@@ -4,8 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
+from ssd_dist.ops import by_device, matching
 from ssd_dist.ops.boxes import cxcywh_to_xyxy, decode, xyxy_to_cxcywh
 from ssd_dist.ops.matching import IGNORED, match_priors
+from ssd_dist.ops.priors import make_priors
 
 
 def slow_match(boxes, labels, difficult, priors_cxcywh, threshold):
@@ -65,6 +67,29 @@ def test_a_batch_is_its_images():
         alone = match_priors(boxes[None], labels[None], difficult[None], priors)
         assert torch.equal(together.labels[row], alone.labels[0])
         assert torch.equal(together.loc[row], alone.loc[0])
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.1, 0.35, 0.5, 0.7, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_cpu_finds_what_a_gpu_finds(seed, threshold):
+    """Which compares all pairs: objects from hundredths of the picture to all of it, some of which
+    are priors themselves."""
+    generator = torch.Generator().manual_seed(seed)
+    priors = make_priors([(12, 12), (6, 6), (3, 3)], (0.1, 0.3, 0.6, 0.9), ((2.0,),) * 3)
+    sides = 10 ** (torch.rand(2, 9, 2, generator=generator) * -2)
+    low = torch.rand(2, 9, 2, generator=generator) * (1 - sides)
+    boxes = torch.cat([low, low + sides], -1)
+    own = torch.randint(len(priors), (2, 2), generator=generator)
+    boxes[:, :2] = cxcywh_to_xyxy(priors[own])
+    labels = torch.randint(0, 3, (2, 9), generator=generator)
+    arguments = boxes, labels, labels == 2, priors, threshold
+    here = match_priors(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (by_device, matching):
+            patch.setattr(module, "waits_for_nobody", lambda tensor: False)
+        there = match_priors(*arguments)
+    assert torch.equal(here.labels, there.labels)
+    assert torch.equal(here.loc, there.loc)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 30))
