@@ -24,7 +24,7 @@ import yaml
 from comparisons import finished_trials, wrong_in_search
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 4
+EPOCHS = 80
 CONFIG = {
     "lr": 1e-3,
     "epochs": EPOCHS,
