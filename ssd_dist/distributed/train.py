@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import ray
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
+    ControllerError,
     FailureConfig,
+    Result,
     RunConfig,
     ScalingConfig,
     get_checkpoint,
@@ -35,7 +38,7 @@ from ssd_dist.distributed.event_files import EventFiles
 from ssd_dist.distributed.interrupted import newest, store_checkpoint
 from ssd_dist.distributed.janitor import start_janitor
 from ssd_dist.distributed.mirror import RAY
-from ssd_dist.distributed.patience import patiently
+from ssd_dist.distributed.patience import StorageLostError, is_full, patiently
 from ssd_dist.distributed.preemption import saving_on_sigterm
 from ssd_dist.distributed.process_group import NodeTorchConfig
 from ssd_dist.distributed.progress import follow_training, start_board
@@ -48,6 +51,8 @@ from ssd_dist.training import prepare
 
 MAX_WORKER_FAILURES = 3
 """Lost workers or nodes that a training survives; each costs the epoch under way."""
+MAX_STORAGE_LOSSES = 5
+"""How often the storage may be gone just when Ray's controller writes to it; the same cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +112,27 @@ def run_training(
 
     start_janitor()
     board = start_board()
-    trainer = build_trainer(
-        config,
-        data,
-        RAY,
-        cluster,
-        Safeguards(storage, "training", hang_timeout_s),
-        num_workers=num_workers,
-        progress=board,
-    )
+
+    def trainer() -> TorchTrainer:
+        return build_trainer(
+            config,
+            data,
+            RAY,
+            cluster,
+            Safeguards(storage, "training", hang_timeout_s),
+            num_workers=num_workers,
+            progress=board,
+        )
+
     with (
         follow_training(board, terminal, config, EventFiles(folder)),
         silence(),
         saving_on_sigterm("training"),
     ):
         try:
-            result = trainer.fit()
+            result = fit(trainer, storage)
+        except StorageLostError as error:
+            raise JobFailedError(f"{error}; --resume goes on from the last epoch") from error
         except Exception as error:
             raise JobFailedError(f"the training failed: {root_cause(error)}") from error
     if (reason := ray.get(board.divergence.remote())) is not None:
@@ -181,6 +191,34 @@ def build_trainer(
     )
 
 
+def fit(make_trainer: Callable[[], TorchTrainer], storage: str) -> Result:
+    """Runs a training to its end, whatever becomes of the storage in between.
+
+    Ray's controller keeps its books there after every epoch, and ends where it can't. Once the
+    storage is back, the run goes on from its last checkpoint.
+
+    Args:
+        make_trainer: see :func:`build_trainer`.
+        storage: the experiment's location.
+
+    Raises what `TorchTrainer.fit` raises; StorageLostError if the storage does not come back.
+    """
+    for _ in range(MAX_STORAGE_LOSSES):
+        try:
+            return make_trainer().fit()
+        except ControllerError as error:
+            if not isinstance(error.controller_failure, OSError):
+                raise
+            patiently(partial(_raise_if_full, error.controller_failure), storage)
+    return make_trainer().fit()
+
+
+def _raise_if_full(error: BaseException) -> None:
+    """A full disk is not waited for."""
+    if is_full(error):
+        raise error
+
+
 @contextlib.contextmanager
 def resumed_from(
     checkpoint: Checkpoint | None, location: str | None, safeguards: Safeguards
@@ -207,7 +245,11 @@ def root_cause(error: BaseException) -> str:
     Of several workers' errors a plain one tells more than the broken connections of the others.
     """
     while True:
-        inner = getattr(error, "cause", None) or error.__cause__
+        inner = (
+            getattr(error, "cause", None)
+            or getattr(error, "controller_failure", None)
+            or error.__cause__
+        )
         failures = getattr(error, "worker_failures", None)
         if failures:
             inner = min(failures.values(), key=lambda failure: "onnection" in str(failure))

@@ -15,6 +15,7 @@ import ray
 import torch
 from ray import tune
 from ray.train._internal.session import get_session
+from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ssd_dist.allocator import return_memory
@@ -27,7 +28,7 @@ from ssd_dist.distributed.memory import WorkerMemoryError
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import patiently
 from ssd_dist.distributed.safeguards import Safeguards
-from ssd_dist.distributed.train import build_trainer, resumed_from, root_cause
+from ssd_dist.distributed.train import build_trainer, fit, resumed_from, root_cause
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
 from ssd_dist.model.ssd import build_model
@@ -159,20 +160,23 @@ def _report(metrics: dict[str, Any], checkpoint: tune.Checkpoint | None) -> None
 def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialRequest) -> None:
     # The workers may be on other nodes: what is named is where the trial itself runs.
     channel = _Channel(this_machine("cpu"))
-    trainer = build_trainer(
-        config,
-        request.data,
-        # The same name after a lost driver of the trial: Ray Train then goes on by itself. After
-        # --resume another one: what the study knows is what counts.
-        f"{RAY}/trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
-        request.cluster,
-        request.safeguards(suggestion["number"]),
-        num_workers=request.num_workers,
-        resume=suggestion["resume"],
-        callbacks=[channel],
-    )
+
+    def trainer() -> TorchTrainer:
+        return build_trainer(
+            config,
+            request.data,
+            # The same name after a lost driver of the trial: Ray Train then goes on by itself.
+            # After --resume another one: what the study knows is what counts.
+            f"{RAY}/trial-{suggestion['number']:04d}-{tune.get_context().get_trial_id()}",
+            request.cluster,
+            request.safeguards(suggestion["number"]),
+            num_workers=request.num_workers,
+            resume=suggestion["resume"],
+            callbacks=[channel],
+        )
+
     try:
-        stored = trainer.fit().checkpoint
+        stored = fit(trainer, request.storage).checkpoint
     except Exception as error:
         cause = root_cause(error)
         if not cause.startswith(WorkerMemoryError.__name__):

@@ -218,9 +218,11 @@ def environment_in(folder: Path) -> dict[str, str]:
 if __name__ == "__main__":
     arguments = tyro.cli(Arguments)
     figures = main(arguments)
+    print("\n".join(figures.wrong))
+    if not figures.faults:
+        sys.exit(1)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(asdict(figures), indent=2) + "\n")
     arguments.out.with_suffix(".md").write_text(as_markdown(figures))
     print(as_markdown(figures))
-    print("\n".join(figures.wrong))
     sys.exit(1 if figures.num_wrong else 0)

@@ -35,7 +35,6 @@ CONFIG = {
         "dropout": 0.2,
     },
     "optimizer": {"name": "adamw", "ema_decay": 0.9},
-    "search": {"sampler": "grid", "pruner": "none", "repeats": {"top_k": 0}},
 }
 
 
@@ -83,7 +82,13 @@ class Arena:
             "model.neck_channels": {"choices": [16, 24, HUGE]},
             "lr": {"choices": [1e-4, 1e-3]},
         }
-        search = {**CONFIG["search"], "space": space, "trials": TRIALS}
+        search = {
+            "space": space,
+            "trials": TRIALS,
+            "sampler": "grid",
+            "pruner": "none",
+            "repeats": {"top_k": 0},
+        }
         return self.job("tune.py", {**CONFIG, "epochs": TRIAL_EPOCHS, "search": search})
 
 
