@@ -135,24 +135,28 @@ def _part_with(
 def _best_free_priors(iou: Tensor, present: Tensor) -> Tensor:
     """The above for the (B, M, P) IoU of some images → (B, M).
 
-    Of each object only its M best priors matter: the others can take at most M - 1 of them.
+    Of each object only its M best priors matter: the others can take at most M - 1 of them. All
+    objects ask for the best prior that no better one has asked for; who is outdone asks again. Each
+    round settles at least the best pair that remains, and most of the others.
     """
     num_images, num_objects, num_priors = iou.shape
-    num_candidates = min(num_objects, num_priors)
-    score, prior = _top_priors(iou, num_candidates)  # (B, M, K)
-    score.masked_fill_(~present.unsqueeze(-1), -1.0)
-    chosen = prior[..., 0].clone()
-    image = torch.arange(num_images, device=score.device)
-    gone = -2.0  # below padding's -1, so that padding is served last
+    overlap, prior = _top_priors(iou, min(num_objects, num_priors))  # (B, M, K)
+    # Whom a prior prefers: the higher IoU, of equal ones the first object. Positive, and as whole
+    # numbers in the order of the IoUs, which are at least 0.
+    order = torch.arange(num_objects, 0, -1, device=iou.device)
+    rank = overlap.view(torch.int32).long() * (num_objects + 1) + order.unsqueeze(1)
+    rank.masked_fill_(~present.unsqueeze(-1), -1)
+    asked = rank.new_zeros(num_images, num_priors)  # the rank of the best that has asked for each
     for _ in range(num_objects):
-        best = score.flatten(1).argmax(dim=1)
-        row = best // num_candidates
-        taken = prior.flatten(1)[image, best]
-        valid = score.flatten(1)[image, best] > gone
-        chosen[image, row] = torch.where(valid, taken, chosen[image, row])
-        score.masked_fill_(prior == taken[:, None, None], gone)
-        score[image, row] = gone
-    return chosen
+        open_to = rank >= asked.gather(1, prior.flatten(1)).view_as(rank)
+        place = open_to.byte().argmax(dim=-1, keepdim=True)  # the first
+        own = prior.gather(-1, place).squeeze(-1)
+        asks = torch.where(open_to.any(dim=-1), rank.gather(-1, place).squeeze(-1), 0)
+        before = asked
+        asked = before.scatter_reduce(1, own, asks, "amax")
+        if waits_for_nobody(iou) and torch.equal(asked, before):
+            break
+    return own
 
 
 def _top_priors(iou: Tensor, count: int) -> tuple[Tensor, Tensor]:

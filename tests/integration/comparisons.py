@@ -1,5 +1,7 @@
 """Whether what a fault was done to ended as it would have ended without: for tests and chaos."""
 
+import tempfile
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,12 +93,25 @@ def wrong_in_search(
 
 def finished_trials(folder: Path) -> dict[int, tuple[object, ...]]:
     """Of each finished trial of the study: its parameters, its mAP by epoch, and when it ended."""
-    try:
-        study = load_study(existing_place(folder))
-    except FileNotFoundError:  # killed before it was begun
-        return {}
-    return {
-        t.number: (tuple(t.params.items()), tuple(curve(t).items()), t.datetime_complete)
-        for t in own_trials(study)
-        if t.state.is_finished()
-    }
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            (Path(scratch) / "study.json").write_bytes((folder / "study.json").read_bytes())
+            (Path(scratch) / "study.db").write_bytes(_at_rest(folder / "study.db"))
+        except FileNotFoundError:  # killed before it was begun
+            return {}
+        return {
+            t.number: (tuple(t.params.items()), tuple(curve(t).items()), t.datetime_complete)
+            for t in own_trials(load_study(existing_place(Path(scratch))))
+            if t.state.is_finished()
+        }
+
+
+def _at_rest(database: Path) -> bytes:
+    """An SQLite file between two writes. Read so, as SQLite would not open what lies on a disk that
+    only others see: it follows /proc/<pid>/root to where that does not lead."""
+    while True:
+        before = database.read_bytes()
+        time.sleep(0.05)
+        journal = database.with_name(f"{database.name}-journal")
+        if not journal.exists() and database.read_bytes() == before:
+            return before

@@ -1,11 +1,14 @@
 """One training after fault upon fault: it ends as if nothing had been."""
 
+import time
+
 import pytest
 from comparisons import differences_to_undisturbed
 from injections import (
     Job,
     assert_nothing_remains,
     await_watchdog,
+    gone,
     hang,
     kill,
     logs_with,
@@ -62,6 +65,9 @@ def test_a_training_goes_on_after_each_fault(training, voc_root, tmp_path, ray_s
 
     training.await_epochs()
     assert training.interrupted() == []  # it went on from there, and is beyond it
+    with gone(training.folder):
+        time.sleep(4)
+    training.await_epochs()
     training.driver.terminate()
     assert training.wait(30) == 1
     assert "SIGTERM" in training.printed().splitlines()[-1]

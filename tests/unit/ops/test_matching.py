@@ -157,6 +157,20 @@ def test_of_equal_overlaps_the_first_prior_is_the_objects_own():
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_objects_that_contend_are_served_best_pair_first(seed):
+    # A few places with several objects each, some of them equal, as are many IoUs.
+    generator = torch.Generator().manual_seed(seed)
+    spots = torch.randint(0, 5, (14, 2), generator=generator) / 8
+    boxes = torch.cat([spots, spots + 0.25], 1)
+    boxes[::3, 2:] += 0.125
+    labels = torch.randint(0, 9, (14,), generator=generator)
+    priors = make_priors([(8, 8)], (0.25, 0.4), ((2.0,),))
+    expected, _ = slow_match(boxes, labels, labels < 0, priors, 0.5)
+    targets = match_priors(boxes[None], labels[None], (labels < 0)[None], priors)
+    assert targets.labels[0].tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_many_priors_are_searched_group_by_group(seed):
     # Objects on top of each other contend for thousands of priors.
     boxes, labels, difficult, priors = random_case(seed, num_priors=3000, num_objects=6)
