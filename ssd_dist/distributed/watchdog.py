@@ -21,6 +21,8 @@ LEAST_S = 300.0
 """Without a limit of the user's: a worker is given this long at least…"""
 FACTOR = 20.0
 """… and so many times the longest pause between two signs of life that it has made so far."""
+START_S = 1800.0
+"""How long it may take until the first step's end: there may be something to compile."""
 _INTERVAL_S = 1.0
 _GRACE_S = 3.0
 _DUMP = signal.SIGUSR2
@@ -30,8 +32,8 @@ class Watchdog:
     """Watches this process meanwhile: once it has shown no sign of life for too long, the stacks of
     its threads go to its standard error, and it is killed; Ray then takes its work up again.
 
-    The time until the second sign of life is not watched: what comes before the first step's end
-    may take any time, such as a compilation.
+    Until the second sign of life that is START_S: what comes before the first step's end may take
+    longer than any step, such as a compilation.
     """
 
     def __init__(self, limit_s: float | None) -> None:
@@ -48,6 +50,7 @@ class Watchdog:
         faulthandler.register(_DUMP, 2, all_threads=True, chain=False)  # Ray's log of the worker
         command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._send(max(START_S, self._limit_s or 0.0))
         return self
 
     def __exit__(
@@ -75,11 +78,15 @@ class Watchdog:
         if self._process is None or (now - self._sent < _INTERVAL_S and pause < self._longest):
             return
         self._sent = now
-        limit = self._limit_s or max(LEAST_S, FACTOR * self._longest)
+        self._send(self._limit_s or max(LEAST_S, FACTOR * self._longest))
+
+    def _send(self, limit_s: float) -> None:
+        """A sign of life, and how long it holds."""
+        assert self._process is not None
         assert self._process.stdin is not None
         # A watchdog that is gone is no reason to end.
         with contextlib.suppress(OSError):
-            os.write(self._process.stdin.fileno(), f"{limit}\n".encode())
+            os.write(self._process.stdin.fileno(), f"{limit_s}\n".encode())
 
 
 def _watch(pid: int) -> None:

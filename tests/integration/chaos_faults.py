@@ -1,6 +1,8 @@
 """The jobs of chaos, and the faults that it does to them."""
 
+import contextlib
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from clusters import RayServer
 from injections import Disk, Job, await_watchdog, gone, hang, kill, running_environment
 from running import wait_until
 
-TRAINING_EPOCHS, TRIAL_EPOCHS, TRIALS = 40, 20, 6
+TRAINING_EPOCHS, TRIAL_EPOCHS, TRIALS = 120, 60, 6
 TRAINING = "training"
 HUGE = 10**12
 """Channels that no machine has the memory for."""
@@ -112,10 +114,22 @@ def kill_worker(arena: Arena, job: Job) -> set[str] | None:
 
 
 def hang_worker(arena: Arena, job: Job) -> set[str] | None:
-    worker, training = a_worker(arena, job)
-    hang(worker)
-    await_watchdog(worker, HANG_TIMEOUT_S + 30)
-    return training
+    for _ in range(3):
+        worker, training = a_worker(arena, job)
+        hang(worker)
+        if is_watched(worker):
+            with contextlib.suppress(psutil.TimeoutExpired):
+                await_watchdog(worker, HANG_TIMEOUT_S + 30)
+                return training
+        # One that has not made a step yet is given half an hour, and one whose training is over is
+        # not watched: neither is a worker that hangs in its training.
+        worker.send_signal(signal.SIGCONT)
+        time.sleep(3.0)
+    raise AssertionError(f"{worker}: its watchdog did not end it")
+
+
+def is_watched(worker: psutil.Process) -> bool:
+    return any("watchdog.py" in " ".join(child.cmdline()) for child in worker.children())
 
 
 def terminate_worker(arena: Arena, job: Job) -> set[str] | None:

@@ -14,7 +14,10 @@ from ssd_dist.distributed.watchdog import Watchdog
 
 WORK = """
 import sys, time
+from ssd_dist.distributed import watchdog
 from ssd_dist.distributed.watchdog import Watchdog
+
+watchdog.START_S = {start_s}
 
 def step():
     time.sleep(0.05)
@@ -29,8 +32,8 @@ print("over", flush=True)
 """
 
 
-def start(*, limit, steps, then="pass"):
-    code = textwrap.dedent(WORK).format(limit=limit, steps=steps, then=then)
+def start(*, limit, steps, then="pass", start_s=1800.0):
+    code = textwrap.dedent(WORK).format(limit=limit, steps=steps, then=then, start_s=start_s)
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -41,7 +44,7 @@ def test_one_that_waits_for_ever_is_ended_with_its_stack():
     _, log = worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
     assert f"worker {worker.pid} has made no step for" in log
-    assert 'File "<string>", line 13 in <module>' in log
+    assert 'File "<string>", line 16 in <module>' in log
 
 
 def test_one_that_is_stopped_is_ended_too():
@@ -52,14 +55,21 @@ def test_one_that_is_stopped_is_ended_too():
     _, log = worker.communicate(timeout=60)
     assert worker.returncode == -signal.SIGKILL
     # Wherever in its loop the signal met it.
-    assert re.search(r'File "<string>", line (9|10|11|12) in <module>', log), log
+    assert re.search(r'File "<string>", line (12|13|14|15) in <module>', log), log
 
 
-def test_what_comes_before_the_first_steps_end_may_take_any_time():
+def test_what_comes_before_the_first_steps_end_may_take_longer():
     worker = start(limit=0.5, steps=1, then="time.sleep(2)")
     said, log = worker.communicate(timeout=60)
     assert worker.returncode == 0, log
     assert said.endswith("over\n")
+
+
+def test_but_not_for_ever():
+    worker = start(limit=0.5, steps=1, then="time.sleep(1000)", start_s=1.0)
+    _, log = worker.communicate(timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    assert "has made no step for" in log
 
 
 def test_zero_watches_nobody():
