@@ -34,6 +34,7 @@ from chaos_faults import (
     TRAINING,
     TRIALS,
     Arena,
+    training_of,
 )
 from chaos_table import Fault, Figures, as_markdown
 from clusters import start_ray
@@ -97,16 +98,17 @@ def run(arena: Arena, job: Job, kinds: Kinds, num_faults: int) -> tuple[list[Fau
             finished = finished_trials(job.folder)
         fault = injected(arena, job, kind)
         faults.append(fault)
-        print(f"{len(faults):>3} of {num_faults}: {job.script} {fault.line()}", flush=True)
+        print(f"{len(faults):>3} of {num_faults} left: {job.script} {fault.line()}", flush=True)
     return faults, wrong_in(arena, job, finished)
 
 
 def injected(arena: Arena, job: Job, kind: str) -> Fault:
     """Does a fault to a job, and waits until it has stored an epoch again."""
     came = time.time()
+    began = {training_of(p): p.create_time() for p in job.workers(arena.server)}
     lost_by = INJECTIONS[kind](arena, job)
     over = time.time()
-    lost = epochs_lost(job, lost_by, came)
+    lost = epochs_lost(job, lost_by, came, began)
     end = over + RECOVERED_WITHIN_S
     while job.stored() <= over and not job.is_over() and time.time() < end:
         time.sleep(0.1)
@@ -115,9 +117,11 @@ def injected(arena: Arena, job: Job, kind: str) -> Fault:
     return Fault(kind, job.script, recovered, seconds if recovered else None, lost)
 
 
-def epochs_lost(job: Job, trainings: set[str] | None, came: float) -> float:
-    """Of the trainings that lost their worker, the most that has to be done again: the time from
-    what was stored last, in epochs."""
+def epochs_lost(
+    job: Job, trainings: set[str] | None, came: float, began: dict[str, float]
+) -> float:
+    """Of the trainings that lost their worker, the most that may have to be done again: the time
+    from what was stored last, or from when the worker `began`, in epochs."""
     stored: dict[str, list[tuple[float, Path]]] = {}
     for path in (*checkpoints(job.folder), *job.interrupted()):
         name = next((part for part in path.parts if part.startswith("trial-")), TRAINING)
@@ -129,8 +133,10 @@ def epochs_lost(job: Job, trainings: set[str] | None, came: float) -> float:
         with contextlib.suppress(OSError, ValueError):
             description = read_json(path / "checkpoint.json")
             over = description["epoch"] == description["config"]["epochs"]
-            if (trainings is None or name in trainings) and not over and description["metrics"]:
-                lost = max(lost, (came - when) / description["metrics"]["seconds"])
+            hit = name in began and (trainings is None or name in trainings)
+            if hit and not over and description["metrics"]:
+                worked = came - max(when, began[name])
+                lost = max(lost, worked / description["metrics"]["seconds"])
     return lost
 
 

@@ -14,7 +14,7 @@ from clusters import RayServer
 from injections import Disk, Job, await_watchdog, gone, hang, kill, running_environment
 from running import wait_until
 
-TRAINING_EPOCHS, TRIAL_EPOCHS, TRIALS = 120, 60, 6
+TRAINING_EPOCHS, TRIAL_EPOCHS, TRIALS = 90, 60, 6
 TRAINING = "training"
 HUGE = 10**12
 """Channels that no machine has the memory for."""
@@ -103,8 +103,13 @@ def a_worker(arena: Arena, job: Job) -> tuple[psutil.Process, set[str]]:
     """One of the processes that train, and what; waited for, as it may be on its way."""
     wait_until(lambda: job.workers(arena.server) or job.is_over(), 120, job.printed)
     worker = arena.random.choice(job.workers(arena.server))
+    return worker, {training_of(worker)}
+
+
+def training_of(worker: psutil.Process) -> str:
+    """What a process trains: its trial's name, or TRAINING."""
     name = Path(worker.cwd()).name
-    return worker, {name if name.startswith("trial-") else TRAINING}
+    return name if name.startswith("trial-") else TRAINING
 
 
 def kill_worker(arena: Arena, job: Job) -> set[str] | None:

@@ -119,14 +119,14 @@ def gone(folder: Path) -> Iterator[None]:
 
 
 class Disk:
-    """A disk of 80 MB that only the processes started by `prefix` see: as a mount of its own it can
+    """A disk of 400 MB that only the processes started by `prefix` see: as a mount of its own it can
     be full or read-only."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where it is mounted. Raises OSError if this machine lets no process mount."""
         folder.mkdir(parents=True)
         self._folder = folder
-        mount = f"mount -t tmpfs -o size=80m none {folder} && mkdir {folder}/runs && echo ready"
+        mount = f"mount -t tmpfs -o size=400m none {folder} && mkdir {folder}/runs && echo ready"
         self._holder = subprocess.Popen(
             ["unshare", "--map-root-user", "--mount", "sh", "-c", f"{mount} && exec sleep 86400"],
             stdout=subprocess.PIPE,

@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from ssd_dist.data import cache as cache_module
-from ssd_dist.data.cache import default_cache_dir, open_cache
+from ssd_dist.data.cache import ImageCache, open_cache
+from ssd_dist.data.cache_folder import default_cache_dir
 from ssd_dist.data.readers import open_split
 from ssd_dist.data.synthetic import synthetic_split
 from ssd_dist.structures import Annotation
@@ -213,6 +215,24 @@ def test_where_it_lies(monkeypatch, tmp_path):
     monkeypatch.delenv("SSD_DIST_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / ".cache" / "ssd_dist"
+
+
+def test_file_larger_than_memory(tmp_path):
+    width, height = 40_000, 30_000
+    count = psutil.virtual_memory().total // (3 * width * height) + 2
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        try:
+            file.truncate(count * 3 * width * height)
+        except OSError as error:
+            pytest.skip(f"no file of that length: {error}")
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\7")
+    if path.stat().st_blocks > 2**16:
+        path.unlink()
+        pytest.skip("files without content take room here")
+    image = ImageCache(path, [(width, height)] * count).image(count - 1)
+    assert image[:, -1, -1].tolist() == [0, 0, 7]
 
 
 def test_pickles_as_a_path(tmp_path):

@@ -93,7 +93,7 @@ def test_text_files_have_a_limit(voc_root, monkeypatch):
 def test_list_that_is_no_text_is_told_with_its_line(voc_root):
     (voc_root / "ImageSets/Main/train.txt").write_bytes(b"a\nb\n\xff\xfe\n")
     problems = ProblemList(strict=False)
-    assert open_split(voc_root, "train", problems=problems).annotations == ()
+    assert len(open_split(voc_root, "train", problems=problems).annotations) == 0
     first = next(iter(problems))
     assert (first.kind, first.line) == ("broken_annotation", 3)
 

@@ -1,5 +1,7 @@
 """Frames of a video: each once, found again from the middle, upright."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,21 @@ def test_what_is_no_video_is_refused_by_name(tmp_path):
 def test_videos_are_known_by_their_suffix():
     assert is_video("a/B.MP4")
     assert not is_video("a/mp4.jpg")
+
+
+def test_a_frame_that_was_cut_off_is_left_out(tmp_path):
+    path = tmp_path / "clip.avi"
+    noise = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.gop_size = 1
+        for pixels in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    third = [match.start() for match in re.finditer(rb"00dc", content)][2]  # of AVI's chunks
+    path.write_bytes(content[: third + 500])
+    times = list(frame_times(path))
+    assert len(times) == 3
+    assert [at for at, _ in read_frames(path, times)] == times[:2]

@@ -53,9 +53,13 @@ def test_the_threshold_is_the_asker_s(threshold, count, worker):
     assert len(found["detections"]) == count
 
 
-def test_a_threshold_outside_0_to_1_is_refused(worker):
-    app = application(worker)
-    assert ask(app, "POST", "/detect?score_threshold=2", content=b"x").status_code == 422
+@pytest.mark.parametrize(("given", "told"), [("2", "less than or equal to 1"), ("x", "number")])
+def test_a_threshold_outside_0_to_1_is_refused_in_one_sentence(given, told, worker):
+    response = ask(application(worker), "POST", f"/detect?score_threshold={given}", content=b"x")
+    assert response.status_code == 422
+    detail = response.json()["detail"]
+    assert detail.startswith("score_threshold: ")
+    assert told in detail
     assert worker.contents == []
 
 

@@ -26,7 +26,7 @@ def test_what_can_be_no_token_is_refused_by_the_file_s_name(content, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"token: there is no folder \S*absent"):
         read_token(tmp_path / "absent" / "token")
 
 
