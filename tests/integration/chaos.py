@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 import tyro
 from chaos_faults import (
     ENDS_DRIVER,
@@ -105,7 +106,10 @@ def run(arena: Arena, job: Job, kinds: Kinds, num_faults: int) -> tuple[list[Fau
 def injected(arena: Arena, job: Job, kind: str) -> Fault:
     """Does a fault to a job, and waits until it has stored an epoch again."""
     came = time.time()
-    began = {training_of(p): p.create_time() for p in job.workers(arena.server)}
+    began = {}
+    for worker in job.workers(arena.server):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            began[training_of(worker)] = worker.create_time()
     lost_by = INJECTIONS[kind](arena, job)
     over = time.time()
     lost = epochs_lost(job, lost_by, came, began)

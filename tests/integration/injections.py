@@ -119,8 +119,8 @@ def gone(folder: Path) -> Iterator[None]:
 
 
 class Disk:
-    """A disk of 400 MB that only the processes started by `prefix` see: as a mount of its own it can
-    be full or read-only."""
+    """A disk of 400 MB that only the processes started by `prefix` see: as a mount of its own it
+    can be full or read-only."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where it is mounted. Raises OSError if this machine lets no process mount."""
