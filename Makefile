@@ -42,12 +42,20 @@ chaos: setup
 test-unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit
 
-# Side by side with other programs, in one run; they come with the extra `bench`.
+# Side by side with other programs, in one run; they come with the extra `bench`. Pictures of any VOC
+# folder with the splits train and val, 120 of them at least.
+BENCH_DATA ?= bccd
 bench: setup
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/search_overhead.py
 	$(BIN)/python benchmarks/search_quality.py
+	$(BIN)/python benchmarks/postprocessing.py
+	$(BIN)/python benchmarks/loading.py --data $(BENCH_DATA)
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/start.py --data $(BENCH_DATA)
+	$(BIN)/python benchmarks/workers.py --data $(BENCH_DATA)
+	$(BIN)/python benchmarks/training.py --data $(BENCH_DATA)
 	$(BIN)/python benchmarks/objective.py
 
 lint: setup

@@ -16,7 +16,8 @@ import tyro
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.distributed.mirror import mirrored, place_at
 from ssd_dist.experiment import best_checkpoint, latest_experiment, storage_folder
-from ssd_dist.export.export import ExportOptions, Format, run_export
+from ssd_dist.export.card import check_report
+from ssd_dist.export.export import INT8, ExportOptions, Format, run_export
 from ssd_dist.terminal import Terminal, run_job, shown
 
 
@@ -82,6 +83,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             data_licence=arguments.data_licence,
         )
         loaded = load_checkpoint(checkpoint)
+        if arguments.report is not None:
+            check_report(arguments.report, loaded)
         out = arguments.out or folder / "export" / arguments.to
         file = run_export(
             checkpoint,
@@ -93,7 +96,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             report=arguments.report or folder / "report" / "report.json",
             data_format=arguments.format or loaded.config.data.format,
         )
-    terminal.heading(f"Detector: {shown(file)}, with its model card and labels beside it")
+    beside = f"{INT8}, its model card" if arguments.int8 else "its model card"
+    terminal.heading(f"Detector: {shown(file)}, with {beside} and labels beside it")
 
 
 def _width_and_height(text: str | None) -> tuple[int, int] | None:

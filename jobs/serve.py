@@ -15,6 +15,7 @@ import tyro
 from ssd_dist.distributed.prediction_job import chosen_checkpoint
 from ssd_dist.terminal import Terminal, run_job
 
+_MOST_PORT = 2**16 - 1
 NEEDED = ("uvicorn", "fastapi", "fastapi_offline", "python_multipart")
 
 
@@ -59,6 +60,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     from ssd_dist.distributed.serving import run_service
     from ssd_dist.distributed.serving_http import Limits
 
+    if not 0 <= arguments.port <= _MOST_PORT:  # beyond it the system would take another one
+        raise ValueError(f"--port must be from 0 to {_MOST_PORT}, not {arguments.port}")
     run_service(
         chosen_checkpoint(arguments.experiment, arguments.checkpoint),
         terminal,

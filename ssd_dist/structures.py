@@ -6,6 +6,7 @@ ground-truth boxes of an image after padding, N boxes of one image, S side of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,7 +40,7 @@ class Split(Protocol):
     name: str
     class_names: tuple[str, ...]
     """Name of class i + 1 at position i."""
-    annotations: tuple[Annotation, ...]
+    annotations: Sequence[Annotation]
     problems: tuple[str, ...]
     """What the reader dropped or repaired, a sentence each, with the file's name."""
     fingerprint: str

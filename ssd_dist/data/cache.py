@@ -9,10 +9,11 @@ length says whether it is whole.
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import mmap
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +27,13 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from ssd_dist.data.cache_folder import PICTURES_SUFFIX, default_cache_dir, evict, limit_bytes
 from ssd_dist.structures import Split
 
 T = TypeVar("T")
 
 _VERSION = 2
 """Part of the file's name: raise it when the bytes of a picture would come out differently."""
-_SUFFIX = ".pictures"
 _PICTURES_AT_ONCE = 32
 
 
@@ -51,8 +52,7 @@ class ImageCache:
         found, expected = path.stat().st_size, int(self._starts[-1])
         if found != expected:
             raise ValueError(f"{path}: {found} bytes, not {expected}; delete it")
-        # Copy-on-write: torch wants memory it may write to, and the file stays as it is.
-        self._bytes = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c"))
+        self._bytes = torch.frombuffer(_mapped(path), dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -66,6 +66,18 @@ class ImageCache:
 
     def __reduce__(self) -> tuple[type[ImageCache], tuple[Path, list[tuple[int, int]]]]:
         return ImageCache, (self.path, self._sizes)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file as memory. Copy-on-write: torch wants memory it may write to, and the file stays as it
+    is. No memory is set aside for what might be written, since nothing is: Linux would refuse a
+    file that is larger than all it has."""
+    with path.open("rb") as file:
+        if sys.platform != "linux":
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        no_reserve = 0x4000  # MAP_NORESERVE, which `mmap` has from Python 3.14 on
+        flags, prot = mmap.MAP_PRIVATE | no_reserve, mmap.PROT_READ | mmap.PROT_WRITE
+        return mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
 
 
 def open_cache(split: Split, max_side: int, cache_dir: Path | None = None) -> ImageCache:
@@ -89,31 +101,14 @@ def open_cache(split: Split, max_side: int, cache_dir: Path | None = None) -> Im
     folder = cache_dir or default_cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     sizes = [shrunk_size(one.width, one.height, max_side) for one in split.annotations]
-    path = folder / f"{split.fingerprint}-{max_side}-v{_VERSION}{_SUFFIX}"
+    path = folder / f"{split.fingerprint}-{max_side}-v{_VERSION}{PICTURES_SUFFIX}"
     with FileLock(path.with_suffix(".lock")):
         if not _is_whole(path, sizes):
             _build(split, sizes, path)
         os.utime(path)
         cache = ImageCache(path, sizes)
-    _evict(folder, keep=path, limit_bytes=_limit_bytes())
+    evict(folder, keep=path, limit_bytes=limit_bytes())
     return cache
-
-
-def default_cache_dir() -> Path:
-    """`$SSD_DIST_CACHE`, or else `~/.cache/ssd_dist`."""
-    given = os.environ.get("SSD_DIST_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "ssd_dist"
-
-
-def _limit_bytes() -> int:
-    text = os.environ.get("SSD_DIST_CACHE_GB", "20")
-    try:
-        gigabytes = float(text)
-    except ValueError:
-        gigabytes = -1.0
-    if not 0 <= gigabytes < float("inf"):
-        raise ValueError(f"SSD_DIST_CACHE_GB must be a number of gigabytes, not {text!r}")
-    return int(gigabytes * 1e9)
 
 
 def shrunk_size(width: int, height: int, max_side: int) -> tuple[int, int]:
@@ -189,17 +184,3 @@ def _disk_full(path: Path, needed: int) -> OSError:
         "SSD_DIST_CACHE to a folder on a larger disk"
     )
     return OSError(errno.ENOSPC, message)
-
-
-def _evict(folder: Path, keep: Path, limit_bytes: int) -> None:
-    """Deletes the least recently opened files; a process that has one mapped goes on reading it."""
-    files = []
-    for path in folder.glob(f"*{_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # another process may have evicted it
-            stat = path.stat()
-            files.append((path != keep, stat.st_mtime, stat.st_size, path))
-    total = 0
-    for not_kept, _, size, path in sorted(files, key=lambda file: (file[0], -file[1])):
-        total += size
-        if not_kept and total > limit_bytes:
-            path.unlink(missing_ok=True)

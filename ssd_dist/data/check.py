@@ -40,7 +40,7 @@ class CheckArguments:
     json: Path | None = None
     """File for all that is found, for other programs."""
     coverage: bool = True
-    """Whether to compare the objects with the model's priors."""
+    """Compare the objects with the model's priors; `--no-coverage` leaves it out."""
 
 
 def check(arguments: CheckArguments, screen: Screen) -> None:

@@ -104,7 +104,7 @@ def read_coco_file(path: str | Path, problems: ProblemList) -> CocoFile:
         file = _File(images=[], annotations=[], categories=[])
     else:
         if missing := [part for part in ("images", "categories") if not getattr(file, part)]:
-            message = f"the list {missing[0]} is empty: there is nothing to evaluate"
+            message = f"the list {missing[0]} is empty"
             problems.add("broken_annotation", path, message, place=missing[0])
     positions, images = _unique(path, "images", "id", file.images, problems)
     categories = _usable_categories(path, file.categories, problems)

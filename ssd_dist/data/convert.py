@@ -27,7 +27,7 @@ class ConvertArguments:
     to: Literal["voc", "coco", "yolo"]
     """The format to write."""
     format: str = "auto"
-    """The format to read; `auto`: told by looking at the folder."""
+    """The format to read: `voc`, `coco`, `yolo`, or `auto`: told by looking at the folder."""
     split: tuple[str, ...] = ()
     """Which splits; without it, all there are."""
     one_based: bool = False

@@ -60,10 +60,13 @@ def download(
             if attempt == _ATTEMPTS:
                 here = part.stat().st_size if part.exists() else 0
                 reason = getattr(error, "reason", None) or error
-                raise OSError(
-                    f"{url}: not to be fetched in {_ATTEMPTS} attempts: {reason}; the "
-                    f"{here / 1e6:,.1f} MB that have come are kept, and the same command goes on "
+                kept = (
+                    f"; the {here:,} bytes that have come are kept, and the same command goes on "
                     "from there"
+                )
+                raise OSError(
+                    f"{url}: not to be fetched in {_ATTEMPTS} attempts: {reason}"
+                    f"{kept if here else ''}"
                 ) from None
             time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
     sha256 = _digest(part, "sha256")

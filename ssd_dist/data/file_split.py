@@ -11,11 +11,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
 from ssd_dist.data.annotations import AnnotatedObject, make_annotation
+from ssd_dist.data.flat_annotations import FlatAnnotations
 from ssd_dist.data.ground_truth import GroundTruth
 from ssd_dist.data.pictures import PictureHeader, decode, read_header
 from ssd_dist.data.problems import ProblemList
@@ -97,15 +98,36 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PicturePaths(Sequence[Path]):
+    """Files of a root by their names; a path is made when it is asked for."""
+
+    root: Path
+    names: list[str]
+    """Paths from the root."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
+    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
+        if isinstance(index, slice):
+            return tuple(self.root / name for name in self.names[index])
+        return self.root / self.names[index]
+
+
+@dataclass(frozen=True, eq=False)
 class FileSplit(Split):
     """One split of a data set in files; see `structures.Split` for the fields."""
 
     name: str
     class_names: tuple[str, ...]
-    annotations: tuple[Annotation, ...]
+    annotations: FlatAnnotations
     problems: tuple[str, ...]
     fingerprint: str
-    picture_paths: tuple[Path, ...] = field(repr=False)
+    picture_paths: PicturePaths = field(repr=False)
     """The file of each annotation's picture."""
 
     def read_image(self, index: int) -> np.ndarray:
@@ -124,10 +146,10 @@ def make_split(listing: Listing, root: Path, name: str, problems: ProblemList) -
     return FileSplit(
         name=name,
         class_names=listing.class_names,
-        annotations=tuple(annotations),
+        annotations=FlatAnnotations.of(annotations),
         problems=problems.sentences(),
         fingerprint=_fingerprint(annotations, listing.class_names, paths),
-        picture_paths=tuple(paths),
+        picture_paths=PicturePaths(root, [str(path.relative_to(root)) for path in paths]),
     )
 
 

@@ -11,6 +11,7 @@ from ssd_dist.data.file_split import Reader, make_ground_truth, make_split
 from ssd_dist.data.ground_truth import GroundTruth
 from ssd_dist.data.problems import ProblemList
 from ssd_dist.data.sources import NAMED, is_remote, local_folder
+from ssd_dist.data.stored_split import MIN_PICTURES, load_split, store_split, stored_path
 from ssd_dist.data.synthetic import NUM_IMAGES, synthetic_split
 from ssd_dist.structures import Split
 
@@ -26,7 +27,8 @@ def open_split(
     *,
     data_format: str = "auto",
 ) -> Split:
-    """Opens one split of a data set.
+    """Opens one split of a data set. A large one is stored as it was read, and is not read again as
+    long as none of its root's files changes; see `stored_split`.
 
     Args:
         data: `synthetic`, or the root folder of a data set.
@@ -45,10 +47,17 @@ def open_split(
         _check_class_names(class_names)
     if data == "synthetic":
         return synthetic_split(split, class_names=class_names)
-    problems = ProblemList(strict=True) if problems is None else problems
     root, reader = find_reader(data, data_format)
+    # Whoever brings a list wants it filled by a reader.
+    path = stored_path(root, reader.LAYOUT, split, class_names) if problems is None else None
+    if path is not None and (stored := load_split(path, root)) is not None:
+        return stored
+    problems = ProblemList(strict=True) if problems is None else problems
     listing = reader.read(root, split, class_names, problems, with_pictures=True)
-    return make_split(listing, root, split, problems)
+    opened = make_split(listing, root, split, problems)
+    if path is not None and len(opened.annotations) >= MIN_PICTURES:
+        store_split(opened, path)
+    return opened
 
 
 def split_names(data: str | Path, data_format: str = "auto") -> list[str]:

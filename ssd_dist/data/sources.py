@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ssd_dist.data.cache_folder import default_cache_dir
 from ssd_dist.data.download import OnBytes, download
 from ssd_dist.data.screen import Screen
 from ssd_dist.data.unpack import unpack
@@ -119,8 +120,6 @@ def local_folder(data: str, on_bytes: OnBytes | None = None) -> Path:
     Raises ValueError for a checksum that differs or an archive that is refused (see `unpack`),
     OSError where the network or the disk does not do it.
     """
-    from ssd_dist.data.cache import default_cache_dir  # loads torch, which reading a folder spares
-
     source = source_of(data)
     place = default_cache_dir() / "datasets"
     place.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,8 @@ def read_frames(path: Path, times: Sequence[int]) -> Iterator[tuple[int, np.ndar
         path: the video.
         times: of the frames that are wanted, increasing.
 
-    Frames that can't be decoded are left out. Raises as `frame_times` does.
+    Frames that can't be decoded, or only in part because the file was cut off there, are left out.
+    Raises as `frame_times` does, also after frames that it has given.
     """
     av = _av()
     wanted = set(times)
@@ -69,7 +70,7 @@ def read_frames(path: Path, times: Sequence[int]) -> Iterator[tuple[int, np.ndar
             stream = _stream(container, path)
             _seek_before(container, stream, times[0])
             for frame in container.decode(stream):
-                if frame.pts in wanted:
+                if frame.pts in wanted and not frame.is_corrupt:
                     pixels = frame.to_ndarray(format="rgb24")
                     yield frame.pts, np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
                 if frame.pts is not None and frame.pts >= times[-1]:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from ssd_dist.data.cache import default_cache_dir
+from ssd_dist.data.cache_folder import default_cache_dir
 from ssd_dist.distributed.buckets import (
     below,
     check_uri,

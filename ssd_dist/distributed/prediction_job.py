@@ -86,6 +86,8 @@ def run_prediction(
     """
     if batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, not {batch_size}")
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {num_workers}")
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"--score-threshold must be from 0 to 1, not {score_threshold:g}")
     if not paths:
@@ -152,6 +154,7 @@ def _opened(
         raise FileExistsError(f"{out} holds the results of a prediction: choose another --out")
     if resume and not path.exists():
         raise FileNotFoundError(f"nothing to resume: {out} holds no prediction under way")
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     record = Record(path)
     with contextlib.closing(record):
@@ -167,6 +170,9 @@ def _opened(
                 _list_into(record, request, out)
             except (ValueError, OSError):
                 record.delete()
+                if is_new:
+                    with contextlib.suppress(OSError):
+                        out.rmdir()
                 raise
         elif changed := [name for name, value in request.items() if before.get(name) != value]:
             raise ValueError(

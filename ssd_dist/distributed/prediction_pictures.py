@@ -138,7 +138,7 @@ def _decode(batch: Batch, *, size: int) -> Batch:
     count = len(batch["position"])
     images = np.zeros((count, 3, size, size), np.uint8)
     sizes = np.zeros((2, count), np.int64)
-    problems = ["no such frame can be decoded"] * count
+    problems = [f"{path}: a frame of it is damaged or cut off" for path in batch["path"]]
     for row, picture in _pictures(batch):
         if isinstance(picture, str):
             problems[row] = picture
@@ -167,11 +167,13 @@ def _pictures(batch: Batch) -> Iterator[tuple[int, np.ndarray | str]]:
         except (ValueError, OSError) as error:
             yield row, str(error)
     for path, rows in frames.items():
+        left = set(rows.values())
         try:
             for at, picture in read_frames(Path(path), list(rows)):
+                left.discard(rows[at])
                 yield rows[at], picture
         except (ValueError, OSError) as error:
-            for row in rows.values():
+            for row in left:  # those before the place that can't be read are as good as ever
                 yield row, str(error)
 
 

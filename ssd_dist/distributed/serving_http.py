@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -146,6 +147,12 @@ def build_app(
         total_ms = 1000 * (time.perf_counter() - started)
         content = msgspec.json.encode(response_of(answer, class_names, score_threshold, total_ms))
         return Response(content, media_type="application/json")
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_parameter(_: Request, error: RequestValidationError) -> JSONResponse:
+        """One sentence, as of every other refusal, where FastAPI gives a list."""
+        first = error.errors()[0]
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
     @app.get("/healthz", summary="Can pictures be answered?", responses={503: {"model": Problem}})
     async def healthz() -> dict[str, str]:

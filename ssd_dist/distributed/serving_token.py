@@ -23,6 +23,10 @@ def read_token(path: Path) -> str:
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: there is no folder {path.parent} to make a token's file in"
+        ) from None
     except FileExistsError:
         token = path.read_text(encoding="utf-8", errors="replace").strip()
     else:

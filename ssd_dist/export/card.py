@@ -57,6 +57,17 @@ def matching_report(path: Path, checkpoint: Checkpoint) -> Mapping[str, Any] | N
     return report if same else None
 
 
+def check_report(path: Path, checkpoint: Checkpoint) -> None:
+    """Raises FileNotFoundError or ValueError if a report that somebody names can't be quoted: it is
+    not there, or not of this checkpoint."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--report: there is no file {path}")
+    if matching_report(path, checkpoint) is None:
+        raise ValueError(
+            f"--report: {path} is not the report.json of an evaluation of this checkpoint"
+        )
+
+
 def model_card(content: CardContent) -> str:
     """The card as Markdown."""
     sections = [
@@ -144,12 +155,12 @@ def _agreement(content: CardContent) -> str:
     rows = variant_rows(content.variants)
     table = ["| " + " | ".join(row) + " |" for row in rows]
     table.insert(1, "|---" * len(rows[0]) + "|")
-    on = f"mAP on {content.num_map_pictures} pictures; " if content.num_map_pictures else ""
+    on = f"mAP is on {content.num_map_pictures} pictures. " if content.num_map_pictures else ""
     return (
         f"On {found.num_pictures} pictures ({content.checked_on}) it finds the same "
         f"{found.num_detections} detections as PyTorch: scores differ by "
         f"{found.score_difference:.1e} at most, coordinates by {found.box_difference:.1e} pixels "
-        f"(allowed: {SCORE_TOLERANCE:g}, and {BOX_TOLERANCE:g} of the longer side). {on}the time "
+        f"(allowed: {SCORE_TOLERANCE:g}, and {BOX_TOLERANCE:g} of the longer side). {on}The time "
         "is of one picture on one thread of the exporting machine, from its decoded pixels to its "
         "detections.\n\n" + "\n".join(table)
     )

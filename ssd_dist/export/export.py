@@ -134,6 +134,11 @@ def run_export(
         for name, path in files.items():
             ways[name] = file_detector(load(path, options.format, num_threads=1))
         num_bytes = {name: path.stat().st_size for name, path in files.items()}
+        if options.int8:
+            terminal.line(
+                f"evaluating on {len(usable)} of the {len(split.annotations)} pictures of "
+                f"{split_name}: those that the file takes"
+            )
         variants = measure(ways, num_bytes, split, usable, with_map=options.int8)
         content = CardContent(
             checkpoint=checkpoint,

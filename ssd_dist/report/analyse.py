@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +108,7 @@ class _FirstPictures(Split):
 
     name: str
     class_names: tuple[str, ...]
-    annotations: tuple[Annotation, ...]
+    annotations: Sequence[Annotation]
     problems: tuple[str, ...]
     fingerprint: str
     whole: Split

@@ -255,6 +255,21 @@ def test_target_of_a_link_is_looked_at(make_root, cache_dir, reads):
     assert open_split(root, "train").annotations[0].boxes_xyxy[0, 2] == 12
 
 
+def test_link_that_leads_out_of_the_root_is_refused(make_root, cache_dir):
+    """Even to another name of the same file."""
+    root = make_root("voc")
+    path, inside, outside = root / "Annotations/a.xml", root / "a.xml", root.parent / "a.xml"
+    path.rename(inside)
+    outside.hardlink_to(inside)
+    path.symlink_to(inside)
+    let_the_clock_tick()
+    open_split(root, "train")
+    path.unlink()
+    path.symlink_to(outside)
+    with pytest.raises(ValueError, match="outside the data set's folder"):
+        open_split(root, "train")
+
+
 def test_linked_folder_is_read_anew(make_root, cache_dir):
     root = make_root("yolo")
     labels = root / "labels/train"

@@ -1,7 +1,5 @@
 """Frames of a video: each once, found again from the middle, upright."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -78,9 +76,9 @@ def test_a_frame_that_was_cut_off_is_left_out(tmp_path):
         for pixels in noise:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
-    content = path.read_bytes()
-    third = [match.start() for match in re.finditer(rb"00dc", content)][2]  # of AVI's chunks
-    path.write_bytes(content[: third + 500])
+    with av.open(str(path)) as container:
+        third = list(container.demux(video=0))[2]
+    path.write_bytes(path.read_bytes()[: third.pos + third.size // 2])
     times = list(frame_times(path))
     assert len(times) == 3
     assert [at for at, _ in read_frames(path, times)] == times[:2]
