@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from pyarrow import fs
-from ray.exceptions import RayError
+from ray.exceptions import RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ssd_dist.distributed.buckets import below, is_uri, open_location, reason, shown_location
@@ -83,6 +83,9 @@ def _ask_nodes(nodes: list[dict[str, Any]], location: str, probe: str) -> None:
         name = names[answers[answer]]
         try:
             problem = ray.get(answer)
+        except TaskUnschedulableError:  # the node has died since it was listed
+            del names[answers[answer]]
+            continue
         except RayError as error:
             problem = f"it could not be asked ({type(error).__name__})"
         if problem is not None:
