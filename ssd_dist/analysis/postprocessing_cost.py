@@ -57,7 +57,11 @@ def count_postprocessing(
     """
     num_scores = num_priors * num_outputs
     num_pairs = num_priors * (num_outputs - 1)
-    num_candidates = min(config.max_candidates, num_pairs)
+    num_candidates = (
+        min(config.max_candidates, num_pairs)
+        if config.candidates_of == "image"
+        else min(config.max_candidates, num_priors) * (num_outputs - 1)
+    )
     max_ious = num_candidates * (num_candidates - 1) // 2
     box = 4 * _FLOAT
     return PostprocessingCost(

@@ -65,9 +65,12 @@ def pytorch_detector(model: SSD, config: Config) -> Find:
         sides = torch.tensor([width, height] * 2, dtype=torch.float32)
         found = Detections(image_id, (boxes * sides).numpy(), labels.numpy(), scores.numpy())
         cut_off = options["score_threshold"]
-        pairs = conf[0].softmax(-1)[:, 1:].flatten()
+        pairs = conf[0].softmax(-1)[:, 1:]  # those of a column compete with each other
+        if options["candidates_of"] == "image":
+            pairs = pairs.flatten().unsqueeze(1)
         if len(pairs) > options["max_candidates"]:
-            cut_off = max(cut_off, float(pairs.topk(options["max_candidates"]).values[-1]))
+            last = pairs.topk(options["max_candidates"], dim=0).values[-1]
+            cut_off = max(cut_off, float(last.max()))
         if len(scores) == options["max_detections"]:
             cut_off = max(cut_off, float(scores.min()))
         return Expected(found, cut_off)

@@ -51,9 +51,15 @@ class ExportedDetector(nn.Module):
         side = model.image_size
         self.resize = DynamicResize(side) if size is None else FixedResize(*size, side)
         self.suppress = suppress
-        num_scores = len(model.priors_cxcywh) * model.num_classes
-        self.num_candidates = min(config.max_candidates, num_scores)
-        self.num_detections = min(config.max_detections, self.num_candidates)
+        num_priors, num_classes = len(model.priors_cxcywh), model.num_classes
+        of_class = config.candidates_of == "class"
+        # Of each class, or of all (prior, class) pairs.
+        self.num_candidates = min(
+            config.max_candidates, num_priors if of_class else num_priors * num_classes
+        )
+        self.num_detections = min(
+            config.max_detections, self.num_candidates * (num_classes if of_class else 1)
+        )
         self.orders = mirrored_orders(model, config.mirror)
 
     @torch.no_grad()
@@ -73,15 +79,22 @@ class ExportedDetector(nn.Module):
         return boxes, scores * found, labels.gather(1, order) * found, found.sum(1)
 
     def _candidates(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The K (prior, class) pairs of the highest scores: boxes (B, K, 4), scores (B, K), which
-        are -1 where `detect` would drop the pair, labels (B, K)."""
+        """The K (prior, class) pairs of the highest scores, of all or of each class: boxes
+        (B, K, 4), scores (B, K), which are -1 where `detect` would drop the pair, labels (B, K)."""
         num_classes = self.model.num_classes
-        scores, flat = conf.softmax(-1)[..., 1:].flatten(1).topk(self.num_candidates, dim=1)
-        prior = flat // num_classes
+        probabilities = conf.softmax(-1)[..., 1:]
+        if self.config.candidates_of == "class":
+            scores, prior = probabilities.topk(self.num_candidates, dim=1)  # (B, K / C, C)
+            classes = torch.arange(1, num_classes + 1, device=prior.device)
+            labels = classes.expand_as(prior).flatten(1)
+            scores, prior = scores.flatten(1), prior.flatten(1)
+        else:
+            scores, flat = probabilities.flatten(1).topk(self.num_candidates, dim=1)
+            prior, labels = flat // num_classes, flat % num_classes + 1
         loc = loc.gather(1, prior.unsqueeze(-1).expand(-1, -1, 4))
         boxes = decode(loc, self.model.priors_cxcywh[prior]).clamp(0, 1)
         valid = (scores > self.config.score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        return boxes, torch.where(valid, scores, -1.0), flat % num_classes + 1
+        return boxes, torch.where(valid, scores, -1.0), labels
 
 
 def restored(checkpoint: Checkpoint) -> SSD:

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def test_a_file_finds_what_pytorch_finds(exported, draw, kind, size):
                 wanted = find("x", picture).detections
                 assert len(wanted.scores) == len(given.scores) > 5
                 np.testing.assert_allclose(given.scores, wanted.scores, atol=1e-5)
+
+
+def test_candidates_of_each_class(tiny_checkpoint, draw, tmp_path):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    options = {"candidates_of": "class", "max_candidates": 7}
+    config = replace(
+        checkpoint.config, postprocess=replace(checkpoint.config.postprocess, **options)
+    )
+    detector = ExportedDetector(restored(checkpoint), config.postprocess, (64, 64))
+    write(detector, tmp_path / "model.onnx", "onnx", checkpoint)
+    picture = draw(64, 64)
+    [given] = file_detections(load(tmp_path / "model.onnx", "onnx"), ["x"], planes(picture))
+    wanted = pytorch_detector(restored(checkpoint), config)("x", picture).detections
+    assert len(wanted.scores) > 5
+    np.testing.assert_allclose(given.scores, wanted.scores, atol=1e-5)
+    assert given.labels.tolist() == wanted.labels.tolist()
 
 
 def test_int8_is_smaller_and_finds_much_the_same(exported, tmp_path):

@@ -1,5 +1,8 @@
 """Suppression with fixed shapes keeps what `detect` keeps."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from ssd_dist.export.graph import ExportedDetector
@@ -26,15 +29,20 @@ def test_a_box_without_a_score_suppresses_nothing():
     assert kept.tolist() == [[False, True]]
 
 
-def test_the_module_finds_what_detect_finds(tiny):
+@pytest.mark.parametrize(("candidates_of", "max_candidates"), [("image", 60), ("class", 7)])
+def test_the_module_finds_what_detect_finds(tiny, candidates_of, max_candidates):
     model, config = tiny
+    options = {
+        "score_threshold": config.postprocess.score_threshold,
+        "nms_iou_threshold": config.postprocess.nms_iou_threshold,
+        "max_detections": config.postprocess.max_detections,
+        "candidates_of": candidates_of,
+        "max_candidates": max_candidates,
+    }
+    postprocess = replace(config.postprocess, **options)
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    boxes, scores, labels, counts = ExportedDetector(model, config.postprocess, (64, 64))(pictures)
-    options = {
-        name: getattr(config.postprocess, name)
-        for name in ("score_threshold", "nms_iou_threshold", "max_candidates", "max_detections")
-    }
+    boxes, scores, labels, counts = ExportedDetector(model, postprocess, (64, 64))(pictures)
     with torch.no_grad():
         expected = detect(*model(pictures), model.priors_cxcywh, **options)
     for i, (boxes_xyxy, wanted, wanted_scores) in enumerate(expected):
