@@ -70,7 +70,8 @@ def test_a_search_goes_on_after_each_fault(search, voc_root, tmp_path, ray_serve
 
     search.driver.terminate()
     assert search.wait(30) == 1
-    assert "SIGTERM" in search.printed().splitlines()[-1]
+    [error] = [line for line in search.printed().splitlines() if line.startswith("error: ")]
+    assert "SIGTERM" in error
     before = finished_trials(search.folder)
 
     search.start()

@@ -70,7 +70,8 @@ def test_a_training_goes_on_after_each_fault(training, voc_root, tmp_path, ray_s
     training.await_epochs()
     training.driver.terminate()
     assert training.wait(30) == 1
-    assert "SIGTERM" in training.printed().splitlines()[-1]
+    [error] = [line for line in training.printed().splitlines() if line.startswith("error: ")]
+    assert "SIGTERM" in error
     assert len(training.interrupted()) == 1
 
     training.start()
