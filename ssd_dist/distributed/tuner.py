@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -150,6 +151,8 @@ def fit(tuner: tune.Tuner, searcher: StudySearcher) -> None:
     lost = None
     # Ray would print the traces of trials that nobody asks after any more.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    # Nor after Ray Tune's own record of a search, when the disk is full: --resume reads study.db.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     try:
         tuner.fit()
     except Exception as error:

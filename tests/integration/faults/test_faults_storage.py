@@ -13,7 +13,7 @@ from ssd_dist.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.faults
 
-TRIALS, EPOCHS = 4, 6
+TRIALS, EPOCHS = 4, 40  # long enough for both faults on a fast machine
 
 
 @pytest.fixture(scope="module")
