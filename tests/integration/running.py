@@ -34,6 +34,8 @@ def start_job(script: str, *arguments: object, env: dict[str, str], log: Path) -
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A shell that runs the tests in the background has its children ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
