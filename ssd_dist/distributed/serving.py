@@ -62,6 +62,9 @@ def run_service(
         raise ValueError(f"on {host} others can ask, too: give --token-file, or leave out --host")
     if batch_wait_ms < 0 or (batch_size is not None and batch_size < 1):
         raise ValueError("--batch-wait-ms must be at least 0 and --batch-size at least 1")
+    if min_workers < 1 or (max_workers is not None and min_workers > max_workers):
+        bound = "" if max_workers is None else f" and at most --max-workers {max_workers}"
+        raise ValueError(f"--min-workers must be at least 1{bound}, not {min_workers}")
     token = None if token_file is None else read_token(token_file)
     checkpoint = load_checkpoint(checkpoint_folder)
     restore(checkpoint)
@@ -70,15 +73,16 @@ def run_service(
         cluster = connect(terminal)
         stack.enter_context(_terminated_as_interrupted())  # Ray has just set its own way
         most = fitting_workers(max_workers, cluster, cluster.num_slots())
-        if not 1 <= min_workers <= most:
+        if min_workers > most:
             raise ValueError(
-                f"--min-workers must be at least 1 and at most {most}, not {min_workers}"
+                f"--min-workers must be at most {most}, as there is room for, not {min_workers}"
             )
         replicas = Replicas(
             least=min_workers,
             most=most,
             batch_size=batch_size or _BATCH_SIZE[cluster.device],
             batch_wait_s=batch_wait_ms / 1000,
+            max_requests=limits.max_requests,
             max_pixels=limits.max_pixels,
         )
         with (
@@ -93,11 +97,14 @@ def run_service(
                 app,
                 # Nothing that is asked is logged.
                 access_log=False,
+                backlog=_BACKLOG,
                 log_level="error",
                 lifespan="off",
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
             )
+            # From here on nobody is refused, though uvicorn takes a moment to begin.
+            listener.listen(_BACKLOG)
             url = _url(listener)
             terminal.heading(f"Serving on {url}")
             terminal.line(f"  page {url}/   questions {url}/docs   health {url}/healthz")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import ray
@@ -21,6 +20,7 @@ from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.distributed.cluster import Cluster
 from ssd_dist.distributed.janitor import start_janitor
 from ssd_dist.distributed.prediction_stream import Shared
+from ssd_dist.distributed.serving_batches import Batches
 from ssd_dist.distributed.serving_http import NoWorkerError
 from ssd_dist.distributed.serving_inference import Answer, PictureDetector, Refusal
 
@@ -40,6 +40,8 @@ class Replicas:
     """Pictures that meet the network together, at most."""
     batch_wait_s: float
     """What the first picture of a batch waits for others."""
+    max_requests: int
+    """Under way, in all."""
     max_pixels: int
     """Of a picture, by its header."""
 
@@ -55,19 +57,13 @@ class _Worker:
             num_decoders=_num_decoders(device_type),
             warm_up=replicas.batch_size,
         )
-        # Beside the event loop, which meanwhile takes in the next batch.
-        thread = ThreadPoolExecutor(1)
-
-        @serve.batch(max_batch_size=replicas.batch_size, batch_wait_timeout_s=replicas.batch_wait_s)
-        async def in_batches(contents: list[bytes]) -> list[Answer | Refusal]:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(thread, self._detector.detect, contents)
-
-        self._in_batches = in_batches
+        self._batches = Batches(
+            self._detector.detect, most=replicas.batch_size, wait_s=replicas.batch_wait_s
+        )
 
     async def detect(self, content: bytes) -> Answer | Refusal:
         """What is in an encoded picture."""
-        return await self._in_batches(content)
+        return await self._batches.ask(content)
 
 
 class Workers:
@@ -117,9 +113,9 @@ def running_workers(
     serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING"))
     deployment = serve.deployment(
         name="worker",
-        # One batch is at work, and the next one is gathered.
-        max_ongoing_requests=2 * replicas.batch_size,
-        # The door bounds the queue: it refuses before a body is read.
+        # The door bounds the queue: it refuses before a body is read. What it lets in waits at a
+        # worker; in Ray Serve's router it would be tried again at ever longer intervals.
+        max_ongoing_requests=replicas.max_requests,
         max_queued_requests=-1,
         autoscaling_config=AutoscalingConfig(
             min_replicas=replicas.least,
@@ -129,7 +125,10 @@ def running_workers(
             upscale_delay_s=5,
             downscale_delay_s=60,
         ),
-        ray_actor_options={"num_cpus": 0 if on_gpu else 1, "num_gpus": 1 if on_gpu else 0},
+        ray_actor_options={
+            "num_cpus": 0 if on_gpu else 1,
+            "num_gpus": 1 if on_gpu else 0,
+        },
         graceful_shutdown_timeout_s=30,
         health_check_period_s=_HEALTH_S,
     )(_Worker)
