@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from ssd_dist.repeated import Repeated
 
@@ -59,7 +59,7 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison | Non
     degrees = error**4 / sum(
         one**2 / (len(values) - 1) for one, values in zip(of_means, (first, second), strict=True)
     )
-    margin = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+    margin = error * float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
     return Comparison(difference, error, difference - margin, difference + margin)
 
 

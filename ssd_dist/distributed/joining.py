@@ -14,6 +14,7 @@ from typing import IO, Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from ssd_dist import allocator
 from ssd_dist.distributed.access import keep_token_private, token_place
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -36,7 +37,10 @@ def join_ray() -> Any:
         with _standard_error() as file:
             try:
                 return ray.init(
-                    log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    ignore_reinit_error=True,
+                    runtime_env={"env_vars": {**allocator.ENVIRONMENT, **_said_already()}},
                 )
             finally:
                 file.seek(0)
@@ -51,6 +55,11 @@ def join_ray() -> Any:
     except BaseException:
         sys.stderr.write(written)
         raise
+
+
+def _said_already() -> dict[str, str]:
+    """What of the allocator's environment this process was given: its user knows better."""
+    return {name: os.environ[name] for name in allocator.ENVIRONMENT if name in os.environ}
 
 
 def _check_listens(address: str) -> None:
