@@ -1,6 +1,6 @@
-"""Matching, loss and the loss's backward pass, beside torchvision's, on one thread.
+"""Matching, loss and the loss's backward pass, beside torchvision's, on one thread or on a GPU.
 
-python benchmarks/objective.py
+python benchmarks/objective.py [--device cuda]
 
 32 pictures, 8,732 priors, 21 outputs, 3 to 15 objects a picture. Theirs: box_iou, SSDMatcher and
 SSD.compute_loss, as SSD.forward calls them; ours: padding of the ground truth (collate), which they
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 import torchvision
 import tyro
-from paired import by_turns
+from paired import by_turns, place_of
 from rich.console import Console
 from rich.table import Table
 from ssd300 import priors, random_objects, torchvision_ssd
@@ -46,6 +46,7 @@ class Arguments:
     batch: int = 32
     """Pictures."""
     turns: int = 31
+    device: str = "cpu"
     keep_memory: bool = True
     """Freed memory stays with the process, as in our trainings; helps both."""
 
@@ -56,15 +57,17 @@ def main(arguments: Arguments) -> None:
     if arguments.keep_memory:
         keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
-    priors_cxcywh = priors()
+    device = torch.device(arguments.device)
+    priors_cxcywh = priors().to(device)
     priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
     detector = torchvision_ssd(NUM_OUTPUTS)
     objects = random_objects(arguments.batch, NUM_OUTPUTS - 1, generator)
+    # Theirs takes each picture's objects from the device, ours a padded batch from the loader.
+    their_objects = [{name: t.to(device) for name, t in one.items()} for one in objects]
     loc = torch.randn(arguments.batch, len(priors_cxcywh), 4, generator=generator) * 0.5
     conf = torch.randn(arguments.batch, len(priors_cxcywh), NUM_OUTPUTS, generator=generator)
     conf[..., 0] += 4
-    loc.requires_grad_()
-    conf.requires_grad_()
+    loc, conf = loc.to(device).requires_grad_(), conf.to(device).requires_grad_()
 
     def ours(objects: Objects = objects) -> Tensor:
         loc.grad = conf.grad = None
@@ -72,14 +75,14 @@ def main(arguments: Arguments) -> None:
         batch = collate(
             [Sample(dot, o["boxes"], o["labels"], torch.zeros(len(o["labels"])).bool(), 0)
              for o in objects]
-        )  # fmt: skip
+        ).to(device)  # fmt: skip
         targets = match_priors(batch.boxes_xyxy, batch.labels, batch.difficult, priors_cxcywh)
         sums = multibox_sums(loc[: len(objects)], conf[: len(objects)], targets, 3.0)
         loss = multibox_loss(sums, 1.0, sums.num_positives, 1)
         loss.backward()
         return loss
 
-    def theirs(objects: Objects = objects) -> Tensor:
+    def theirs(objects: Objects = their_objects) -> Tensor:
         loc.grad = conf.grad = None
         matched = [detector.proposal_matcher(box_iou(o["boxes"], priors_xyxy)) for o in objects]
         outputs = {
@@ -92,23 +95,23 @@ def main(arguments: Arguments) -> None:
         return loss
 
     console = Console(width=110, highlight=False)
-    best = [box_iou(o["boxes"], priors_xyxy).argmax(1) for o in objects]
-    apart = [o for o, own in zip(objects, best, strict=True) if len(own.unique()) == len(own)]
+    best = [box_iou(o["boxes"], priors_xyxy).argmax(1) for o in their_objects]
+    apart = [i for i, own in enumerate(best) if len(own.unique()) == len(own)]
     results = []
-    for run in (ours, theirs):
-        loss = run(apart).item()
+    for run, given in ((ours, objects), (theirs, their_objects)):
+        loss = run([given[i] for i in apart]).item()
         results.append((loss, loc.grad.clone(), conf.grad.clone()))
     loss_gap = abs(results[0][0] - results[1][0]) / results[1][0]
     pairs = zip(results[0][1:], results[1][1:], strict=True)
     gap = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
     console.print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python "
-        f"{platform.python_version()}, {torch.backends.cpu.get_cpu_capability()}, one thread\n"
+        f"{platform.python_version()}, {place_of(device)}\n"
         f"{len(apart)} of {len(objects)} pictures have no two objects with one best prior; there "
         f"the losses are {results[0][0]:.6f} and {results[1][0]:.6f}, gradients differ by "
         f"{gap:.1e} of the largest; on all pictures {ours().item():.4f} and {theirs().item():.4f}"
     )
-    paired = by_turns(ours, theirs, arguments.turns)
+    paired = by_turns(ours, theirs, arguments.turns, device)
     table = Table(title=f"matching, loss, backward: {arguments.batch} pictures, 8,732 priors")
     for column in ("ours ms", "torchvision ms", "times as long (middle half)"):
         table.add_column(column, justify="right")

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 Run = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Seconds of the processor, turn by turn: on an idle machine and one thread those of the clock,
-    and on a busy one still comparable."""
+    """Seconds turn by turn: on a CPU of the processor, which on an idle machine and one thread are
+    those of the clock, and on a busy one still comparable; on a GPU of the clock."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
@@ -39,8 +41,28 @@ class Paired:
         )
 
 
-def by_turns(ours: Run, theirs: Run, turns: int, warm_up: int = 2) -> Paired:
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """What tells the seconds of work on a device: a GPU's is waited for."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def seconds() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return seconds
+
+
+def place_of(device: torch.device) -> str:
+    """Where it runs, in words."""
+    if device.type == "cpu":
+        return f"{torch.backends.cpu.get_cpu_capability()}, one thread"
+    return torch.cuda.get_device_name(device)
+
+
+def by_turns(ours: Run, theirs: Run, turns: int, device: torch.device, warm_up: int = 2) -> Paired:
     """Runs both `turns` times; whichever comes first has the colder caches: they change places."""
+    clock = clock_of(device)
     for _ in range(warm_up):
         ours()
         theirs()
@@ -50,9 +72,9 @@ def by_turns(ours: Run, theirs: Run, turns: int, warm_up: int = 2) -> Paired:
     try:
         for turn in range(turns):
             for run in (ours, theirs)[:: 1 if turn % 2 else -1]:
-                started = time.process_time()
+                started = clock()
                 run()
-                seconds[run].append(time.process_time() - started)
+                seconds[run].append(clock() - started)
     finally:
         gc.enable()
     return Paired(tuple(seconds[ours]), tuple(seconds[theirs]))

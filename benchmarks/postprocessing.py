@@ -1,6 +1,6 @@
-"""From the network's outputs to detections, beside torchvision's, on one thread.
+"""From the network's outputs to detections, beside torchvision's, on one thread or on a GPU.
 
-python benchmarks/postprocessing.py
+python benchmarks/postprocessing.py [--device cuda]
 
 32 pictures, 8,732 priors, 21 outputs. Theirs: SSD.postprocess_detections with its defaults; ours:
 detect with the same thresholds and numbers. `candidates_of="class"` is torchvision's own rule: 400
@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 import torchvision
 import tyro
-from paired import by_turns
+from paired import by_turns, place_of
 from rich.console import Console
 from rich.table import Table
 from ssd300 import SIDE, priors, random_objects, torchvision_ssd
@@ -59,6 +59,7 @@ class Arguments:
     batch: int = 32
     """Pictures."""
     turns: int = 11
+    device: str = "cpu"
     keep_memory: bool = True
     """Freed memory stays with the process, as in our trainings; helps both."""
 
@@ -71,6 +72,10 @@ class Outputs:
     loc: Tensor
     conf: Tensor
     objects: list[dict[str, Tensor]]
+
+    def to(self, device: torch.device) -> Outputs:
+        """The network's outputs on a device."""
+        return Outputs(self.name, self.loc.to(device), self.conf.to(device), self.objects)
 
 
 def dense(batch: int, priors_cxcywh: Tensor, generator: torch.Generator) -> Outputs:
@@ -107,7 +112,8 @@ def mean_ap(found: Found, objects: list[dict[str, Tensor]]) -> float:
         truth = (own["boxes"] * SIDE).numpy(), own["labels"].numpy()
         difficult = torch.zeros(len(own["labels"]), dtype=torch.bool).numpy()
         annotations.append(Annotation(str(i), SIDE, SIDE, *truth, difficult))
-        detections.append(Detections(str(i), boxes.numpy(), labels.numpy(), scores.numpy()))
+        parts = (part.cpu().numpy() for part in (boxes, labels, scores))
+        detections.append(Detections(str(i), *parts))
     return evaluate_voc(annotations, detections, CLASS_NAMES).map_11pt
 
 
@@ -175,7 +181,7 @@ def compare(
     for rule in ("class", "image"):
         found = [(boxes * SIDE, labels, scores) for boxes, labels, scores in ours(rule)]
         others, own_map = num_others(found, expected), mean_ap(found, outputs.objects)
-        paired = by_turns(partial(ours, rule), theirs, turns)
+        paired = by_turns(partial(ours, rule), theirs, turns, outputs.conf.device)
         counts = sum(len(scores) for _, _, scores in found), others
         table.add_row(
             f"a {'picture (default)' if rule == 'image' else 'class'}",
@@ -210,17 +216,21 @@ def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     if arguments.keep_memory:
         keep_freed_memory()
+    device = torch.device(arguments.device)
     console = Console(width=110, highlight=False)
     console.print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python "
-        f"{platform.python_version()}, {torch.backends.cpu.get_cpu_capability()}, one thread; "
+        f"{platform.python_version()}, {place_of(device)}; "
         f"{arguments.batch} pictures, 8,732 priors, {NUM_OUTPUTS} outputs"
     )
     generator = torch.Generator().manual_seed(0)
     priors_cxcywh = priors()
     results = [
         compare(
-            draw(arguments.batch, priors_cxcywh, generator), priors_cxcywh, arguments.turns, console
+            draw(arguments.batch, priors_cxcywh, generator).to(device),
+            priors_cxcywh.to(device),
+            arguments.turns,
+            console,
         )
         for draw in (dense, sparse)
     ]

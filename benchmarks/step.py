@@ -1,6 +1,7 @@
 """What the training step adds to the network's own forward and backward pass.
 
 python benchmarks/step.py [--model ssdlite320_mobilenet_v3_large] [--batch 8] [--threads 1]
+python benchmarks/step.py --device cuda --precision bf16 --batch 64
 
 One worker with its data in memory runs the project's own epoch, step by step: matching, forward,
 loss, backward, clipping, optimizer. The limit is the same network's forward and backward alone, on
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import tyro
@@ -23,7 +25,7 @@ from rich.console import Console
 
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.config import Config, ModelConfig
-from ssd_dist.engine import Worker, build_optimizer, laid_out, train_epoch
+from ssd_dist.engine import Worker, autocast, build_optimizer, laid_out, place, train_epoch
 from ssd_dist.model.ssd import build_model
 from ssd_dist.structures import Batch
 
@@ -48,6 +50,8 @@ class Arguments:
     """Of torch."""
     turns: int = 10
     """Of three steps each."""
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 def random_batch(batch: int, size: int, classes: int) -> Batch:
@@ -62,6 +66,12 @@ def random_batch(batch: int, size: int, classes: int) -> Batch:
     )
 
 
+def _where(arguments: Arguments) -> str:
+    if arguments.device == "cpu":
+        return f"{arguments.threads} thread(s)"
+    return f"{torch.cuda.get_device_name(arguments.device)}, {arguments.precision}"
+
+
 def main(arguments: Arguments) -> None:
     """Times both, and prints the ratio."""
     keep_freed_memory()
@@ -69,14 +79,16 @@ def main(arguments: Arguments) -> None:
     size = arguments.size or (320 if arguments.model.startswith("ssdlite320") else 300)
     config = Config(
         lr=1e-4,
-        precision="fp32",
+        precision=arguments.precision,
         model=ModelConfig(architecture=arguments.model, image_size=size, weights="none"),
     )
-    model = build_model(config.model, arguments.classes).train()
+    device = torch.device(arguments.device)
+    model = place(build_model(config.model, arguments.classes), config, device).train()
     optimizer = build_optimizer(model, config)
     batch = random_batch(arguments.batch, size, arguments.classes)
-    with torch.no_grad():
-        gradients = [torch.randn_like(output) * 1e-3 for output in model(batch.images)]
+    images = batch.images.to(device)
+    with torch.no_grad(), autocast(config, device):
+        gradients = [torch.randn_like(output) * 1e-3 for output in model(images)]
 
     def whole_steps(count: int) -> None:
         train_epoch(
@@ -86,13 +98,20 @@ def main(arguments: Arguments) -> None:
             itertools.repeat(batch, count),
             config=config,
             rate_at=lambda step: config.lr,
-            worker=Worker(torch.device("cpu")),
+            worker=Worker(device),
         )
 
     def bare_steps(count: int) -> None:
         for _ in range(count):
-            torch.autograd.backward(model(laid_out(batch.images, config)), gradients)
+            with autocast(config, device):
+                outputs = model(laid_out(images, config))
+            torch.autograd.backward(outputs, gradients)
             model.zero_grad(set_to_none=True)
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
 
     def clocked() -> Iterator[tuple[float, float]]:
         for run in (whole_steps, bare_steps):
@@ -101,16 +120,16 @@ def main(arguments: Arguments) -> None:
             seconds = {}
             # Whichever comes first has the colder caches: they change places.
             for run in (whole_steps, bare_steps)[:: 1 if turn % 2 else -1]:
-                started = time.perf_counter()
+                started = clock()
                 run(_STEPS_A_TURN)
-                seconds[run] = (time.perf_counter() - started) / _STEPS_A_TURN
+                seconds[run] = (clock() - started) / _STEPS_A_TURN
             yield seconds[whole_steps], seconds[bare_steps]
 
     times = list(clocked())
     whole, bare = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(bare / whole for whole, bare in times)
     Console().print(
-        f"{arguments.model}, batch {arguments.batch}, {arguments.threads} thread(s): a step "
+        f"{arguments.model}, batch {arguments.batch}, {_where(arguments)}: a step "
         f"{1e3 * whole:.0f} ms, the network's forward and backward alone {1e3 * bare:.0f} ms: "
         f"{ratio:.3f} of the limit, {NEEDED} needed"
     )

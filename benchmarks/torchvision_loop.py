@@ -50,6 +50,9 @@ class Arguments:
     """What is transformed: PIL's pictures or tensors."""
     threads: int = 2
     """Of torch."""
+    device: str = "cpu"
+    amp: bool = False
+    """Mixed precision with bfloat16."""
 
 
 class Pictures(Dataset[Any]):
@@ -130,6 +133,8 @@ def main(arguments: Arguments) -> list[float]:
     detector = getattr(torchvision.models.detection, arguments.model)(
         weights=None, weights_backbone=None, num_classes=pictures.num_classes
     ).train()
+    device = torch.device(arguments.device)
+    detector = detector.to(device)
     if arguments.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
     network = DistributedDataParallel(detector) if world_size > 1 else detector
@@ -138,7 +143,10 @@ def main(arguments: Arguments) -> list[float]:
     for _ in range(arguments.epochs):
         started = time.perf_counter()
         for images, targets in loader:
-            loss = sum(network(list(images), list(targets)).values())
+            moved = [image.to(device) for image in images]
+            wanted = [{name: t.to(device) for name, t in one.items()} for one in targets]
+            with torch.autocast(device.type, torch.bfloat16, enabled=arguments.amp):
+                loss = sum(network(moved, wanted).values())
             if not math.isfinite(loss.item()):
                 raise SystemExit("the peer's loss is not finite")
             optimizer.zero_grad()

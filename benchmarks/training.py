@@ -1,12 +1,14 @@
-"""Training throughput beside torchvision's, data and augmentation included, on all cores.
+"""Training throughput beside torchvision's, data and augmentation included, on all cores or a GPU.
 
 python benchmarks/training.py --data VOC [--model ssdlite320_mobilenet_v3_large|ssd300_vgg16]
+python benchmarks/training.py --data VOC --device cuda --precision bf16 --batch 64
 
-The same architecture, pictures and batch, all layers training, fp32. torchvision's loop
+The same architecture, pictures, batch and precision, all layers training. torchvision's loop
 (torchvision_loop.py) is first tried with 0, 1 and 2 loader processes, with and without
 channels_last, on PIL's pictures and on tensors, and as one process a core under torchrun; its best
 then takes turns with `jobs/train.py --workers <cores>`. An epoch's pictures a second, the first
-epoch left out. Ends with status 1 below the figure to be met.
+epoch left out. Ends with status 1 below the figure to be met. On a GPU their loader has up to as
+many processes as there are cores, and nothing runs under torchrun; the figure is that of the CPU.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 from job_runs import copy_part, train_job
 from rich.console import Console
@@ -30,7 +33,6 @@ from rich.table import Table
 Model = Literal["ssdlite320_mobilenet_v3_large", "ssd300_vgg16"]
 HERE = Path(__file__).parent
 NEEDED = {"ssdlite320_mobilenet_v3_large": 1.6, "ssd300_vgg16": 1.2}
-BATCH = 8
 # Torchvision's presets: SSDLite's has no photometric distortion and no zoom. Each probability is
 # that of torchvision's own transform.
 AUGMENTATION = {
@@ -50,11 +52,18 @@ class Arguments:
     """Pictures of an epoch; 0: 120 of SSDLite, 16 of VGG."""
     rounds: int = 3
     """Turns of each."""
+    batch: int = 8
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where torchvision trains; ours takes the GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 def peer(data: Path, arguments: Arguments, setting: dict[str, Any]) -> float:
     """Torchvision's pictures a second with a setting, `processes` of which go to torchrun."""
-    options = {"data": data, "model": arguments.model, "batch-size": BATCH, **setting}
+    options = {"data": data, "model": arguments.model, "batch-size": arguments.batch, **setting}
+    options |= {"device": arguments.device}
+    if arguments.precision == "bf16":
+        options["amp"] = True
     processes = options.pop("processes", 1)
     launcher = [sys.executable]
     if processes > 1:
@@ -76,14 +85,17 @@ def peer(data: Path, arguments: Arguments, setting: dict[str, Any]) -> float:
     return statistics.median(json.loads(done.stdout.splitlines()[-1])[1:])
 
 
-def settings(cores: int) -> list[dict[str, Any]]:
+def settings(cores: int, device: str) -> list[dict[str, Any]]:
     """Every setting of torchvision's loop that is tried."""
     tried = []
+    loaders_tried = (0, 1, 2) if device == "cpu" else (0, cores // 2, cores)
     for loaders, channels_last, backend in itertools.product(
-        (0, 1, 2), (False, True), ("pil", "tensor")
+        loaders_tried, (False, True), ("pil", "tensor")
     ):
         setting: dict[str, Any] = {"loaders": loaders, "backend": backend, "threads": cores}
         tried.append(setting | ({"channels-last": True} if channels_last else {}))
+    if device == "cuda":
+        return tried
     one_a_core = {"loaders": 0, "backend": "tensor", "threads": 1, "processes": cores}
     return [*tried, one_a_core, one_a_core | {"channels-last": True}]
 
@@ -95,23 +107,28 @@ def main(arguments: Arguments) -> None:
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as scratch:
         data = copy_part(arguments.data, Path(scratch) / "data", count)
-        short = copy_part(arguments.data, Path(scratch) / "short", min(count, 5 * BATCH))
-        tried = [(peer(short, arguments, setting), setting) for setting in settings(cores)]
+        few = min(count, 5 * arguments.batch)
+        short = copy_part(arguments.data, Path(scratch) / "short", few)
+        tried = [
+            (peer(short, arguments, setting), setting)
+            for setting in settings(cores, arguments.device)
+        ]
         for rate, setting in sorted(tried, key=lambda pair: -pair[0]):
             console.print(f"  torchvision {rate:6.2f} pictures/s with {_shown(setting)}")
         # The comparison that is asked for is with the script in one process; under torchrun it is
         # shown beside it.
         rows = []
         bests = [
-            max((pair for pair in tried if ("processes" in pair[1]) is several), key=lambda p: p[0])
+            max(pairs, key=lambda pair: pair[0])
             for several in (False, True)
+            if (pairs := [pair for pair in tried if ("processes" in pair[1]) is several])
         ]
         config = {
             "epochs": 3,
             "lr": 1e-3,
             "l2_lambda": 2e-5,
-            "global_batch_size": BATCH,
-            "precision": "fp32",
+            "global_batch_size": arguments.batch,
+            "precision": arguments.precision,
             "model": {"architecture": arguments.model, "norm": "batch", "weights": "none"},
             "data": {"augmentation": AUGMENTATION[arguments.model]},
         }
@@ -120,20 +137,30 @@ def main(arguments: Arguments) -> None:
         for turn in range(arguments.rounds):
             theirs = [peer(data, arguments, setting | {"epochs": 3}) for _, setting in bests]
             name = f"train-{turn}"
-            history = train_job(config, data, Path(scratch), name, workers=cores)
+            workers = cores if arguments.device == "cpu" else 1
+            history = train_job(config, data, Path(scratch), name, workers=workers)
             ours = statistics.median(epoch["images_per_second"] for epoch in history[1:])
             rows.append((*theirs, ours))
-        table = Table(title=f"{arguments.model}, {count} pictures an epoch, batch {BATCH}, fp32")
-        for column in ("turn", "torchvision", "torchvision, torchrun", "ssd_dist", "times as fast"):
+        table = Table(
+            title=f"{arguments.model}, {count} pictures an epoch, batch {arguments.batch}, "
+            f"{arguments.precision} on {_place(arguments.device)}"
+        )
+        columns = ("torchvision", "torchvision, torchrun")[: len(bests)]
+        for column in ("turn", *columns, "ssd_dist", "times as fast"):
             table.add_column(column, justify="right")
-        for turn, (alone, several, ours) in enumerate(rows):
-            cells = (f"{rate:.2f}/s" for rate in (alone, several, ours))
-            table.add_row(str(turn), *cells, f"{ours / alone:.2f} ({ours / several:.2f})")
-        ratio = statistics.median(ours / alone for alone, _, ours in rows)
+        for turn, (*theirs, ours) in enumerate(rows):
+            cells = (f"{rate:.2f}/s" for rate in (*theirs, ours))
+            alone, *several = (f"{ours / rate:.2f}" for rate in theirs)
+            table.add_row(str(turn), *cells, alone + "".join(f" ({one})" for one in several))
+        ratio = statistics.median(ours / alone for alone, *_, ours in rows)
         console.print(table)
     needed = NEEDED[arguments.model]
     console.print(f"median: {ratio:.2f} times torchvision's best, {needed} needed")
     sys.exit(ratio < needed)
+
+
+def _place(device: str) -> str:
+    return "the CPU" if device == "cpu" else torch.cuda.get_device_name()
 
 
 def _shown(setting: dict[str, Any]) -> str:
