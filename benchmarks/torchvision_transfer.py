@@ -101,8 +101,8 @@ def build(num_outputs: int) -> SSD:
     )
     pixels = backbone_pixels(NAME)
     detector = SSD(
-        backbone, anchors, (SIDE, SIDE), num_outputs, head=head, image_mean=list(pixels["mean"]),
-        image_std=list(pixels["std"]), score_thresh=0.001, nms_thresh=0.55,
+        backbone, anchors, (SIDE, SIDE), num_outputs, head=head, image_mean=list(pixels.mean),
+        image_std=list(pixels.std), score_thresh=0.001, nms_thresh=0.55,
         detections_per_img=300, topk_candidates=300,
     )  # fmt: skip
     for module in detector.modules():
