@@ -12,10 +12,19 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    future: asyncio.Future[Result]
+    since: float
+    """Of the event loop's clock."""
 
 
 class Batches(Generic[Item, Result]):
@@ -34,14 +43,15 @@ class Batches(Generic[Item, Result]):
         """
         self._work, self._most, self._wait_s = work, most, wait_s
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._full = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
 
     async def ask(self, item: Item) -> Result:
         """The result of one item; raises what `work` raised for its batch."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append(_Waiting(item, future, loop.time()))
         if len(self._waiting) >= self._most:
             self._full.set()
         if self._working is None:
@@ -53,27 +63,28 @@ class Batches(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                if self._wait_s > 0 and len(self._waiting) < self._most:
+                left_s = self._waiting[0].since + self._wait_s - loop.time()
+                if left_s > 0 and len(self._waiting) < self._most:
                     self._full.clear()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._full.wait(), self._wait_s)
+                        await asyncio.wait_for(self._full.wait(), left_s)
                 count = min(self._most, len(self._waiting))
                 taken = [self._waiting.popleft() for _ in range(count)]
                 # Who has gone away meanwhile is not worked for.
-                batch = [(item, future) for item, future in taken if not future.done()]
+                batch = [one for one in taken if not one.future.done()]
                 if not batch:
                     continue
                 try:
                     results = await loop.run_in_executor(
-                        self._thread, self._work, [item for item, _ in batch]
+                        self._thread, self._work, [one.item for one in batch]
                     )
                 except Exception as error:
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(error)
+                    for one in batch:
+                        if not one.future.done():
+                            one.future.set_exception(error)
                 else:
-                    for (_, future), result in zip(batch, results, strict=True):
-                        if not future.done():
-                            future.set_result(result)
+                    for one, result in zip(batch, results, strict=True):
+                        if not one.future.done():
+                            one.future.set_result(result)
         finally:
             self._working = None

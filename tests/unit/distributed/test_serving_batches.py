@@ -78,6 +78,23 @@ def test_the_first_waits_no_longer_than_asked():
     assert asyncio.run(run()) == [[5]]
 
 
+def test_what_it_waited_for_the_network_counts():
+    wait_s = 2.0
+
+    async def run():
+        work = Doubling(hold=True)
+        batches = Batches(work, most=2, wait_s=wait_s)
+        full = [asyncio.create_task(batches.ask(item)) for item in range(2)]
+        third = asyncio.create_task(batches.ask(2))
+        await asyncio.sleep(wait_s)
+        work.go.set()
+        async with asyncio.timeout(0.75 * wait_s):
+            assert await asyncio.gather(*full, third) == [0, 2, 4]
+        return work.batches
+
+    assert asyncio.run(run()) == [[0, 1], [2]]
+
+
 def test_who_has_gone_away_is_not_worked_for():
     async def run():
         work = Doubling(hold=True)
