@@ -17,6 +17,7 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -37,6 +38,15 @@ from ssd_dist.ops.matching import match_priors
 NEEDED = 3.0
 NUM_OUTPUTS = 21
 Objects = list[dict[str, Tensor]]
+
+
+class Outputs(NamedTuple):
+    """Of a network, with gradients: the tensors that a backward pass ends at."""
+
+    loc: Tensor
+    """(B, P, 4)."""
+    conf: Tensor
+    """(B, P, 21)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +77,26 @@ def main(arguments: Arguments) -> None:
     loc = torch.randn(arguments.batch, len(priors_cxcywh), 4, generator=generator) * 0.5
     conf = torch.randn(arguments.batch, len(priors_cxcywh), NUM_OUTPUTS, generator=generator)
     conf[..., 0] += 4
-    loc, conf = loc.to(device).requires_grad_(), conf.to(device).requires_grad_()
+    outputs = Outputs(loc.to(device).requires_grad_(), conf.to(device).requires_grad_())
 
-    def ours(objects: Objects = objects) -> Tensor:
-        loc.grad = conf.grad = None
+    def ours(objects: Objects = objects, outputs: Outputs = outputs) -> Tensor:
+        outputs.loc.grad = outputs.conf.grad = None
         dot = torch.zeros(3, 1, 1, dtype=torch.uint8)
         batch = collate(
             [Sample(dot, o["boxes"], o["labels"], torch.zeros(len(o["labels"])).bool(), 0)
              for o in objects]
         ).to(device)  # fmt: skip
         targets = match_priors(batch.boxes_xyxy, batch.labels, batch.difficult, priors_cxcywh)
-        sums = multibox_sums(loc[: len(objects)], conf[: len(objects)], targets, 3.0)
+        sums = multibox_sums(outputs.loc, outputs.conf, targets, 3.0)
         loss = multibox_loss(sums, 1.0, sums.num_positives, 1)
         loss.backward()
         return loss
 
-    def theirs(objects: Objects = their_objects) -> Tensor:
-        loc.grad = conf.grad = None
+    def theirs(objects: Objects = their_objects, outputs: Outputs = outputs) -> Tensor:
+        outputs.loc.grad = outputs.conf.grad = None
         matched = [detector.proposal_matcher(box_iou(o["boxes"], priors_xyxy)) for o in objects]
-        outputs = {
-            "bbox_regression": loc[: len(objects)],
-            "cls_logits": conf[: len(objects)],
-        }
-        losses = detector.compute_loss(objects, outputs, [priors_xyxy] * len(objects), matched)
+        named = {"bbox_regression": outputs.loc, "cls_logits": outputs.conf}
+        losses = detector.compute_loss(objects, named, [priors_xyxy] * len(objects), matched)
         loss = sum(losses.values(), start=torch.zeros(()))
         loss.backward()
         return loss
@@ -97,10 +104,11 @@ def main(arguments: Arguments) -> None:
     console = Console(width=110, highlight=False)
     best = [box_iou(o["boxes"], priors_xyxy).argmax(1) for o in their_objects]
     apart = [i for i, own in enumerate(best) if len(own.unique()) == len(own)]
+    part = Outputs(*(t.detach()[apart].requires_grad_() for t in outputs))
     results = []
     for run, given in ((ours, objects), (theirs, their_objects)):
-        loss = run([given[i] for i in apart]).item()
-        results.append((loss, loc.grad.clone(), conf.grad.clone()))
+        loss = run([given[i] for i in apart], part).item()
+        results.append((loss, part.loc.grad.clone(), part.conf.grad.clone()))
     loss_gap = abs(results[0][0] - results[1][0]) / results[1][0]
     pairs = zip(results[0][1:], results[1][1:], strict=True)
     gap = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)

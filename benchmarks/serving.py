@@ -79,7 +79,8 @@ def direct(checkpoint: Path, contents: Sequence[bytes], pipe: Connection) -> Non
         latencies: list[float] = []
         started, cpu = time.perf_counter(), time.process_time()
         while (now := time.perf_counter()) < started + seconds:
-            detector.detect(list(itertools.islice(endless, batch_size)))
+            batch = itertools.islice(endless, batch_size)
+            detector.detect([detector.decode(content) for content in batch])
             latencies += [1000 * (time.perf_counter() - now)] * batch_size
         count = len(latencies)
         cpu_ms = 1000 * (time.process_time() - cpu) / count

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import uvicorn
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.distributed.cluster import connect, fitting_workers, silence
 from ssd_dist.distributed.prediction_stream import restore, told_failures
+from ssd_dist.distributed.serving_end import EndingServer
 from ssd_dist.distributed.serving_http import Limits, build_app
 from ssd_dist.distributed.serving_replicas import Replicas, running_workers
 from ssd_dist.distributed.serving_token import is_loopback, read_token
@@ -90,8 +92,9 @@ def run_service(
             told_failures("service"),
             running_workers(checkpoint, cluster, replicas) as workers,
         ):
+            ending = threading.Event()
             app = build_app(
-                workers.detect, workers.is_healthy, checkpoint.class_names, limits, token
+                workers.detect, workers.is_healthy, checkpoint.class_names, limits, token, ending
             )
             config = uvicorn.Config(
                 app,
@@ -112,7 +115,7 @@ def run_service(
             terminal.line(f"  asks {asked}; Ctrl-C ends it")
             # The signal is raised again once all that was under way is answered.
             with contextlib.suppress(KeyboardInterrupt):
-                uvicorn.Server(config).run(sockets=[listener])
+                EndingServer(config, ending).run(sockets=[listener])
             terminal.line("answered all that was under way")
 
 

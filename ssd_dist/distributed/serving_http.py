@@ -7,6 +7,7 @@ one process more on the way of every picture.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ _REFUSALS = {
     413: "too many bytes",
     422: "no picture, a broken one, or too many pixels",
     429: "too many requests under way; ask again after `Retry-After` seconds",
-    503: "no worker could answer",
+    503: "no worker could answer, or the service is ending",
 }
 
 
@@ -80,6 +81,7 @@ def build_app(
     class_names: tuple[str, ...],
     limits: Limits,
     token: str | None,
+    ending: threading.Event,
 ) -> FastAPI:
     """The application.
 
@@ -89,6 +91,7 @@ def build_app(
         class_names: name of class i + 1 at position i.
         limits: what is taken at most; `max_pixels` is the worker's concern.
         token: what `Authorization: Bearer` must give; None: everybody on this machine may ask.
+        ending: set once nothing new is to be let in.
     """
     app = FastAPIOffline(
         title="ssd_dist",
@@ -170,7 +173,7 @@ def build_app(
 
     if token is not None:
         _declare_token(app)
-    app.add_middleware(Gate, token=token, metrics=metrics)
+    app.add_middleware(Gate, token=token, ending=ending, metrics=metrics)
     return app
 
 

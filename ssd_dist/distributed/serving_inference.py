@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.checkpoint import Checkpoint
@@ -20,6 +20,18 @@ from ssd_dist.engine import detect_in, place
 
 _NAME = Path("the picture")
 """What refusals call it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A picture as the network takes it."""
+
+    image: Tensor
+    """(3, S, S) uint8."""
+    width: int
+    height: int
+    """Of the picture as a viewer shows it, in pixels."""
+    decode_ms: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,13 +66,7 @@ class PictureDetector:
     """A checkpoint's network, with all that comes before it and after it."""
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device_type: str,
-        *,
-        max_pixels: int,
-        num_decoders: int = 1,
-        warm_up: int = 1,
+        self, checkpoint: Checkpoint, device_type: str, *, max_pixels: int, warm_up: int = 1
     ) -> None:
         """Restores the network, and runs it on batches of 1 and of `warm_up` empty pictures: the
         first picture then waits for no kernel to be chosen.
@@ -69,7 +75,6 @@ class PictureDetector:
             checkpoint: the detector.
             device_type: `cpu` or `cuda`.
             max_pixels: of a picture; decided by its header, before anything is decoded.
-            num_decoders: threads that decode; 1 decodes in the calling thread.
             warm_up: largest batch to expect.
 
         Raises ValueError if the weights are not those of the configuration.
@@ -80,47 +85,14 @@ class PictureDetector:
         self._device = torch.device(device_type)
         self._model = place(restore(checkpoint), self._config, self._device)
         self._max_pixels = max_pixels
-        self._threads = ThreadPoolExecutor(num_decoders) if num_decoders > 1 else None
         size = self._config.model.image_size
         for count in {1, warm_up}:
             empty = torch.zeros(count, 3, size, size, dtype=torch.uint8, device=self._device)
             detect_in(self._model, empty, self._config)
 
-    def detect(self, contents: Sequence[bytes]) -> list[Answer | Refusal]:
-        """Detections of encoded pictures (JPEG, PNG, …), or why one of them can't be read.
-
-        Unlike in an evaluation, a batch has as many slots as pictures: a picture alone costs no
-        more than one. The last bits of a score may so depend on what it was batched with.
-        """
-        decode = self._threads.map if self._threads is not None else map
-        decoded = list(decode(self._decode, contents))
-        readable = [one for one in decoded if not isinstance(one, Refusal)]
-        answers: list[Answer] = []
-        if readable:
-            started = time.perf_counter()
-            images = torch.stack([image for image, *_ in readable]).to(self._device)
-            found = detect_in(self._model, images, self._config)
-            boxes = [tuple(part.cpu().numpy() for part in parts) for parts in found]
-            network_ms = 1000 * (time.perf_counter() - started)
-            answers = [
-                Answer(
-                    width,
-                    height,
-                    boxes_xyxy * np.array([width, height] * 2, dtype=np.float32),
-                    labels,
-                    scores,
-                    decode_ms,
-                    network_ms,
-                    len(readable),
-                )
-                for (_, width, height, decode_ms), (boxes_xyxy, labels, scores) in zip(
-                    readable, boxes, strict=True
-                )
-            ]
-        rest = iter(answers)
-        return [one if isinstance(one, Refusal) else next(rest) for one in decoded]
-
-    def _decode(self, content: bytes) -> tuple[torch.Tensor, int, int, float] | Refusal:
+    def decode(self, content: bytes) -> Decoded | Refusal:
+        """An encoded picture (JPEG, PNG, …) for the network, or why it can't be read. May run in
+        several threads, also while `detect` does."""
         started = time.perf_counter()
         try:
             picture = read_upright(_NAME, content, self._max_pixels)
@@ -128,4 +100,29 @@ class PictureDetector:
             return Refusal(str(error))
         image = network_input(picture, self._config.model.image_size)
         height, width, _ = picture.shape
-        return image, width, height, 1000 * (time.perf_counter() - started)
+        return Decoded(image, width, height, 1000 * (time.perf_counter() - started))
+
+    def detect(self, pictures: Sequence[Decoded]) -> list[Answer]:
+        """What is in each of the pictures, at least one, which meet the network together.
+
+        Unlike in an evaluation, a batch has as many slots as pictures: a picture alone costs no
+        more than one. The last bits of a score may so depend on what it was batched with.
+        """
+        started = time.perf_counter()
+        images = torch.stack([picture.image for picture in pictures]).to(self._device)
+        detections = detect_in(self._model, images, self._config)
+        found = [tuple(part.cpu().numpy() for part in parts) for parts in detections]
+        network_ms = 1000 * (time.perf_counter() - started)
+        return [
+            Answer(
+                picture.width,
+                picture.height,
+                boxes_xyxy * np.array([picture.width, picture.height] * 2, dtype=np.float32),
+                labels,
+                scores,
+                picture.decode_ms,
+                network_ms,
+                len(pictures),
+            )
+            for picture, (boxes_xyxy, labels, scores) in zip(pictures, found, strict=True)
+        ]

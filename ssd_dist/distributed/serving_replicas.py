@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import ray
@@ -27,7 +28,8 @@ from ssd_dist.distributed.serving_inference import Answer, PictureDetector, Refu
 _TRIES = 3
 """Workers that are asked for one picture, if one after the other is lost."""
 _HEALTH_S = 10.0
-_DECODERS_PER_GPU = 4
+_NUM_DECODERS = {"cpu": 1, "cuda": 4}
+"""Threads of a worker that decode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +56,20 @@ class _Worker:
             checkpoint.get(),
             device_type,
             max_pixels=replicas.max_pixels,
-            num_decoders=_num_decoders(device_type),
             warm_up=replicas.batch_size,
         )
         self._batches = Batches(
             self._detector.detect, most=replicas.batch_size, wait_s=replicas.batch_wait_s
         )
+        self._decoders = ThreadPoolExecutor(_NUM_DECODERS[device_type])
 
     async def detect(self, content: bytes) -> Answer | Refusal:
-        """What is in an encoded picture."""
-        return await self._batches.ask(content)
+        """What is in an encoded picture; it is decoded while the network is busy with others."""
+        loop = asyncio.get_running_loop()
+        decoded = await loop.run_in_executor(self._decoders, self._detector.decode, content)
+        if isinstance(decoded, Refusal):
+            return decoded
+        return await self._batches.ask(decoded)
 
 
 class Workers:
@@ -149,7 +155,3 @@ def end_application(name: str) -> None:
         serve.delete(name)
         if not serve.status().applications:
             serve.shutdown()
-
-
-def _num_decoders(device_type: str) -> int:
-    return 1 if device_type == "cpu" else _DECODERS_PER_GPU

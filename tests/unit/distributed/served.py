@@ -8,6 +8,7 @@ import time
 import numpy as np
 import uvicorn
 
+from ssd_dist.distributed.serving_end import EndingServer
 from ssd_dist.distributed.serving_http import Limits, build_app
 from ssd_dist.distributed.serving_inference import Answer
 
@@ -48,23 +49,37 @@ class Worker:
         return self.healthy
 
 
-def application(worker, token=None, **limits):
-    return build_app(worker.detect, worker.is_healthy, CLASSES, Limits(**limits), token)
+def application(worker, token=None, ending=None, **limits):
+    return build_app(
+        worker.detect,
+        worker.is_healthy,
+        CLASSES,
+        Limits(**limits),
+        token,
+        ending or threading.Event(),
+    )
 
 
 @contextlib.contextmanager
-def listening(app):
+def listening(app, ending=None):
     """The application's address, while it runs in a thread of this process."""
+    with running(app, ending or threading.Event()) as (_, url):
+        yield url
+
+
+@contextlib.contextmanager
+def running(app, ending):
+    """The same with its server, for tests that end it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="error", lifespan="off")
-        server = uvicorn.Server(config)
+        server = EndingServer(config, ending)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             while not server.started:
                 time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(timeout=30)

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.config import from_mapping
 from ssd_dist.data.single import network_input
-from ssd_dist.distributed.serving_inference import Answer, PictureDetector, Refusal
+from ssd_dist.distributed.serving_inference import Decoded, PictureDetector, Refusal
 from ssd_dist.engine import detect_in
 from ssd_dist.model.ssd import build_model
 
@@ -40,10 +40,10 @@ def checkpoint():
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["one thread", "three threads"])
-def detector(request, checkpoint):
+@pytest.fixture(scope="module")
+def detector(checkpoint):
     threads = torch.get_num_threads()
-    yield PictureDetector(checkpoint, "cpu", max_pixels=10_000, num_decoders=request.param)
+    yield PictureDetector(checkpoint, "cpu", max_pixels=10_000)
     torch.set_num_threads(threads)
 
 
@@ -62,7 +62,7 @@ def test_it_is_the_evaluation_s_work_on_each_picture(detector, checkpoint):
     model = build_model(CONFIG.model, 2, load_weights=False)
     model.load_state_dict(checkpoint.weights)
     images = [picture(seed) for seed in range(3)]
-    answers = detector.detect([encoded(image) for image in images])
+    answers = detector.detect([detector.decode(encoded(image)) for image in images])
     for image, answer in zip(images, answers, strict=True):
         call = network_input(np.asarray(image), 64).unsqueeze(0)
         [(boxes, labels, scores)] = detect_in(model.eval(), call, CONFIG)
@@ -74,18 +74,21 @@ def test_it_is_the_evaluation_s_work_on_each_picture(detector, checkpoint):
         assert np.all(np.diff(answer.scores) <= 0)
 
 
-def test_a_broken_picture_spoils_no_other(detector):
-    good = encoded(picture(0))
-    large = encoded(picture(1, (101, 100)))
-    [alone] = detector.detect([good])
-    answers = detector.detect([b"none", good, good[:500], large, good])
-    assert [type(one) for one in answers] == [Refusal, Answer, Refusal, Refusal, Answer]
-    assert "101x100 pixels, and at most 10,000" in answers[3].sentence
-    assert all(one.sentence.startswith("the picture: ") for one in answers if type(one) is Refusal)
-    for one in (answers[1], answers[4]):
-        np.testing.assert_allclose(one.scores, alone.scores, atol=1e-5)
-        assert one.batch_size == 2
-    assert [type(one) for one in detector.detect([b"none"])] == [Refusal]
+def test_a_picture_s_batch_does_not_change_what_is_found(detector):
+    one, other = (detector.decode(encoded(picture(seed))) for seed in range(2))
+    [alone] = detector.detect([one])
+    together = detector.detect([other, one])[1]
+    np.testing.assert_allclose(together.scores, alone.scores, atol=1e-5)
+    assert (alone.batch_size, together.batch_size) == (1, 2)
+
+
+def test_what_is_no_picture_is_refused(detector):
+    good, large = encoded(picture(0)), encoded(picture(1, (101, 100)))
+    assert isinstance(detector.decode(good), Decoded)
+    refusals = [detector.decode(content) for content in (b"none", good[:500], large)]
+    assert all(type(one) is Refusal for one in refusals)
+    assert all(one.sentence.startswith("the picture: ") for one in refusals)
+    assert "101x100 pixels, and at most 10,000" in refusals[2].sentence
 
 
 def test_boxes_are_of_the_picture_as_it_is_seen(detector):
@@ -94,6 +97,6 @@ def test_boxes_are_of_the_picture_as_it_is_seen(detector):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     on_its_side = encoded(image.transpose(Image.Transpose.ROTATE_90), exif=exif)
-    one, other = detector.detect([encoded(image), on_its_side])
+    one, other = detector.detect([detector.decode(one) for one in (encoded(image), on_its_side)])
     assert (other.width, other.height) == (100, 80)
     np.testing.assert_allclose(one.boxes_xyxy, other.boxes_xyxy, atol=0.01)
