@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import tyro
 
 from ssd_dist.distributed.mirror import pull
-from ssd_dist.distributed.watching import serve_dashboard
+from ssd_dist.importing import importing
 from ssd_dist.terminal import Terminal, run_job
 
 
@@ -32,6 +32,9 @@ class Arguments:
 
 def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → one server."""
+    with importing():
+        from ssd_dist.distributed.watching import serve_dashboard
+
     serve_dashboard(
         pull(arguments.experiment),
         terminal,

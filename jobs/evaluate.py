@@ -9,13 +9,11 @@ import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from ssd_dist.analysis.importance import learn
-from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.data.sources import fetch_shown
-from ssd_dist.distributed.evaluate import run_evaluation
 from ssd_dist.distributed.mirror import mirrored, place_at
 from ssd_dist.experiment import (
     best_checkpoint,
@@ -24,8 +22,8 @@ from ssd_dist.experiment import (
     read_trials,
     storage_folder,
 )
+from ssd_dist.importing import importing
 from ssd_dist.repeated import read_repeats
-from ssd_dist.report.analyse import Scope
 from ssd_dist.terminal import Terminal, run_job, shown
 
 
@@ -52,7 +50,7 @@ class Arguments:
     GPU. They change the speed, not the result."""
     batch_size: int = 16
     """Pictures that a worker takes at a time; changes the speed, not the result."""
-    analysis: Scope = "quick"
+    analysis: Literal["none", "quick", "full"] = "quick"
     """How much of the detector's cost is measured. `none`: operations by count, and the time of a
     picture. `quick`: also the training step and the inference segment by segment, in about half a
     minute. `full`: also every device, the law of running time and data-parallel scaling, in about
@@ -72,6 +70,11 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
 
 
 def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal) -> None:
+    with importing():
+        from ssd_dist.analysis.importance import learn
+        from ssd_dist.checkpoint import load_checkpoint
+        from ssd_dist.distributed.evaluate import run_evaluation
+
     if arguments.checkpoint is not None:
         folder = checkpoint = storage_folder(str(arguments.checkpoint))
         trials = learned = repeats = None

@@ -10,14 +10,13 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.distributed.mirror import mirrored, place_at
 from ssd_dist.experiment import best_checkpoint, latest_experiment, storage_folder
-from ssd_dist.export.card import check_report
-from ssd_dist.export.export import INT8, ExportOptions, Format, run_export
+from ssd_dist.importing import importing
 from ssd_dist.terminal import Terminal, run_job, shown
 
 
@@ -26,7 +25,7 @@ class Arguments:
     """Write a detector as one file that resizes, detects and suppresses, checked against PyTorch on
     real pictures, with a model card and the labels beside it."""
 
-    to: Format = "onnx"
+    to: Literal["onnx", "torchscript", "torch-export"] = "onnx"
     """Format of the file; `onnx` needs the extra `export`."""
     experiment: str | None = None
     """Folder (or s3://…, gs://…) of a training or a search: its best checkpoint is exported.
@@ -65,6 +64,12 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → checkpoint → one export."""
     if arguments.experiment is not None and arguments.checkpoint is not None:
         raise ValueError("give --experiment or --checkpoint, not both")
+    size = _width_and_height(arguments.size)
+    with importing():
+        from ssd_dist.checkpoint import load_checkpoint
+        from ssd_dist.export.card import check_report
+        from ssd_dist.export.export import INT8, ExportOptions, run_export
+
     place = place_at(arguments.experiment) if arguments.experiment else None
     with mirrored(place, writes=False) if place else contextlib.nullcontext():
         if arguments.checkpoint is not None:
@@ -74,7 +79,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             checkpoint = best_checkpoint(folder)
         options = ExportOptions(
             format=arguments.to,
-            size=_width_and_height(arguments.size),
+            size=size,
             dynamic_size=arguments.dynamic_size,
             num_check_pictures=arguments.check_pictures,
             int8=arguments.int8,

@@ -8,12 +8,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from ssd_dist.distributed.prediction_job import Predicted, chosen_checkpoint, run_prediction
 from ssd_dist.experiment import storage_folder
+from ssd_dist.importing import importing
 from ssd_dist.terminal import Terminal, run_job, shown
+
+if TYPE_CHECKING:
+    from ssd_dist.distributed.prediction_job import Predicted
 
 SOME_UNREADABLE = 3
 """Exit status of a prediction that is finished, but for pictures that can't be read."""
@@ -52,6 +56,9 @@ class Arguments:
 
 def main(arguments: Arguments, terminal: Terminal) -> Predicted:
     """Arguments → one prediction."""
+    with importing():
+        from ssd_dist.distributed.prediction_job import chosen_checkpoint, run_prediction
+
     out = storage_folder(str(arguments.out))
     predicted = run_prediction(
         chosen_checkpoint(arguments.experiment, arguments.checkpoint),

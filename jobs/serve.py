@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from ssd_dist.distributed.prediction_job import chosen_checkpoint
+from ssd_dist.importing import importing
 from ssd_dist.terminal import Terminal, run_job
 
 _MOST_PORT = 2**16 - 1
@@ -57,11 +57,13 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing: pip install 'ssd-dist[serve]'")
-    from ssd_dist.distributed.serving import run_service
-    from ssd_dist.distributed.serving_http import Limits
-
     if not 0 <= arguments.port <= _MOST_PORT:  # beyond it the system would take another one
         raise ValueError(f"--port must be from 0 to {_MOST_PORT}, not {arguments.port}")
+    with importing():
+        from ssd_dist.distributed.prediction_job import chosen_checkpoint
+        from ssd_dist.distributed.serving import run_service
+        from ssd_dist.distributed.serving_http import Limits
+
     run_service(
         chosen_checkpoint(arguments.experiment, arguments.checkpoint),
         terminal,

@@ -13,12 +13,12 @@ from pathlib import Path
 import tyro
 
 from ssd_dist.config import load_config, replace_at
-from ssd_dist.data.fitted_priors import with_fitted_priors
 from ssd_dist.data.sources import fetch_shown
 from ssd_dist.distributed.elastic import parse_workers
+from ssd_dist.distributed.joining import join_while_importing
 from ssd_dist.distributed.mirror import mirrored, place_in
-from ssd_dist.distributed.train import run_training
 from ssd_dist.experiment import anchored
+from ssd_dist.importing import importing
 from ssd_dist.terminal import Terminal, run_job, shown
 
 
@@ -74,6 +74,11 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         given["data.format"] = arguments.format
     config, data = anchored(replace_at(config, given), arguments.data)
     fetch_shown(data, terminal)
+    with importing():
+        join_while_importing("ssd_dist.training", "pandas", "tensorboardX")
+        from ssd_dist.data.fitted_priors import with_fitted_priors
+        from ssd_dist.distributed.train import run_training
+
     config = with_fitted_priors(config, data)
     name = arguments.name or f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     place = place_in(arguments.storage, name)

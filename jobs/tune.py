@@ -9,17 +9,21 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from ssd_dist.analysis.repeats import judge, spread
 from ssd_dist.config import load_config, replace_at
-from ssd_dist.data.fitted_priors import with_fitted_priors
 from ssd_dist.data.sources import fetch_shown
+from ssd_dist.distributed.joining import join_while_importing
 from ssd_dist.distributed.mirror import mirrored, place_in, pull
-from ssd_dist.distributed.search import SearchOutcome, run_search
 from ssd_dist.experiment import anchored
+from ssd_dist.importing import importing
+from ssd_dist.repeated import spread
 from ssd_dist.terminal import Terminal, format_value, run_job, shown
+
+if TYPE_CHECKING:
+    from ssd_dist.distributed.search import SearchOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,11 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     given = {field: value for field, value in flags.items() if value is not None}
     config, data = anchored(replace_at(config, given), arguments.data)
     fetch_shown(data, terminal)
+    with importing():
+        join_while_importing("ssd_dist.training", "pandas", "tensorboardX", "optuna")
+        from ssd_dist.data.fitted_priors import with_fitted_priors
+        from ssd_dist.distributed.search import run_search
+
     config = with_fitted_priors(config, data)
     name = arguments.name or f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     place = place_in(arguments.storage, name)
@@ -112,6 +121,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     terminal.leaderboard(outcome.trials)
     if outcome.repeats:
         terminal.repeats(outcome.repeats)
+        from ssd_dist.analysis.repeats import judge
+
         terminal.line(judge(outcome.repeats).sentence)
     terminal.heading(f"{_best(outcome)}: {shown(outcome.best)}")
     terminal.line(f"Next: python jobs/evaluate.py --experiment {place.shown}")

@@ -76,6 +76,14 @@ class Repeated:
         return ranked(kept)[0] if kept else None
 
 
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """`0.912 ± 0.004`: mean and sample standard deviation; a single value as it is."""
+    if not values:
+        return "–"
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{deviation}"
+
+
 def write_repeats(folder: Path, repeats: Sequence[Repeated]) -> None:
     """Writes repeats.json, with each configuration's values, mean and deviation."""
     write_json(folder / _REPEATS, [repeated_json(one) for one in repeats])

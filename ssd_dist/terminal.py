@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,10 +20,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ssd_dist.analysis.repeats import spread
 from ssd_dist.experiment import TrialRecord, ranked
-from ssd_dist.repeated import Repeated
-from ssd_dist.training import Preparation
+from ssd_dist.repeated import Repeated, spread
+
+if TYPE_CHECKING:
+    from ssd_dist.training import Preparation
 
 MOST_PROBLEMS = 10
 

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from ssd_dist.repeated import Repeated
+from ssd_dist.repeated import Repeated, spread
 
 CONFIDENCE = 0.95
 
@@ -97,14 +97,6 @@ def judge(repeats: Sequence[Repeated], split: str = "test") -> Judgement:
     verdict = _verdict(on_split or validation, split if on_split else "validation")
     sentence = f"{verdict}: {'; '.join(measured)}." if measured else f"{verdict}."
     return Judgement(validation, on_split, sentence)
-
-
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """`0.912 ± 0.004`: mean and sample standard deviation; a single value as it is."""
-    if not values:
-        return "–"
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{deviation}"
 
 
 def _told(comparison: Comparison) -> str:

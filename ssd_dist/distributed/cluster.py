@@ -13,8 +13,6 @@ from ssd_dist.config import Config
 from ssd_dist.distributed.access import is_open
 from ssd_dist.distributed.joining import join_ray
 from ssd_dist.distributed.machines import Machine, machines_at_most
-from ssd_dist.model.norm import check_single_pictures
-from ssd_dist.model.ssd import build_model
 from ssd_dist.terminal import Terminal
 
 
@@ -148,7 +146,16 @@ def check_shares(config: Config, num_workers: int) -> None:
             f"{num_workers} workers can't share a global batch of {config.global_batch_size} "
             "pictures: raise global_batch_size or ask for fewer workers"
         )
-    if smallest == 1 and config.model.norm == "batch":
+    if smallest // config.accumulation == 0:
+        raise ValueError(
+            f"accumulation: {smallest} pictures can't be met in {config.accumulation} parts: lower "
+            "it, raise global_batch_size or ask for fewer workers"
+        )
+    if smallest // config.accumulation == 1 and config.model.norm == "batch":
+        # Here, as what joins Ray does so while torch is imported.
+        from ssd_dist.model.norm import check_single_pictures
+        from ssd_dist.model.ssd import build_model
+
         check_single_pictures(build_model(config.model, num_classes=1, load_weights=False))
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO, Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from ssd_dist import allocator
@@ -34,13 +37,13 @@ def join_ray() -> Any:
         keep_token_private()
     written = ""
     try:
-        with _standard_error() as file:
+        with _standard_error() as file, _allocator_for_workers() as runtime_env:
             try:
                 return ray.init(
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     ignore_reinit_error=True,
-                    runtime_env={"env_vars": {**allocator.ENVIRONMENT, **_said_already()}},
+                    runtime_env=runtime_env,
                 )
             finally:
                 file.seek(0)
@@ -57,9 +60,54 @@ def join_ray() -> Any:
         raise
 
 
-def _said_already() -> dict[str, str]:
-    """What of the allocator's environment this process was given: its user knows better."""
-    return {name: os.environ[name] for name in allocator.ENVIRONMENT if name in os.environ}
+def join_while_importing(*modules: str) -> None:
+    """Joins Ray while a thread imports what is needed next: each takes seconds, and Ray's start is
+    mostly waiting. :func:`join_ray` then finds it joined.
+
+    None of the modules may import Ray, of which this thread imports parts meanwhile.
+
+    Raises what `join_ray` raises.
+    """
+
+    def import_all() -> None:
+        for module in modules:
+            importlib.import_module(module)
+
+    importing = threading.Thread(target=import_all)
+    importing.start()
+    try:
+        join_ray()
+    finally:
+        importing.join()
+
+
+@contextlib.contextmanager
+def _allocator_for_workers() -> Iterator[dict[str, Any] | None]:
+    """The runtime environment by which workers get the allocator's environment, where their user
+    has not said otherwise.
+
+    A Ray that is started here inherits it from this process, meanwhile: a runtime environment would
+    cost the start of every process half a second, and no process that Ray starts ahead has one.
+    """
+    missing = {name: v for name, v in allocator.ENVIRONMENT.items() if name not in os.environ}
+    if not _starts_one():
+        said = {name: os.environ[name] for name in allocator.ENVIRONMENT if name not in missing}
+        yield {"env_vars": {**missing, **said}}
+        return
+    os.environ.update(missing)
+    try:
+        yield None
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+def _starts_one() -> bool:
+    """Whether `ray.init` will start a Ray, and not join one."""
+    address = os.environ.get("RAY_ADDRESS") or None
+    if address not in (None, "local"):
+        return False
+    return canonicalize_bootstrap_address(address) is None  # type: ignore[arg-type]
 
 
 def _check_listens(address: str) -> None:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import (
-    Checkpoint,
     CheckpointConfig,
     ControllerError,
     FailureConfig,
     Result,
     RunConfig,
     ScalingConfig,
-    get_checkpoint,
-    get_context,
-    report,
 )
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 
-from ssd_dist.config import Config, from_mapping, to_mapping
-from ssd_dist.distributed.buckets import below, local_copy, open_location, shown_location
+from ssd_dist.config import Config, to_mapping
+from ssd_dist.distributed.buckets import below, shown_location
 from ssd_dist.distributed.cluster import Cluster, connect, silence, worker_resources
 from ssd_dist.distributed.elastic import (
     RESIZE_INTERVAL_S,
@@ -35,7 +30,6 @@ from ssd_dist.distributed.elastic import (
     shown_workers,
 )
 from ssd_dist.distributed.event_files import EventFiles
-from ssd_dist.distributed.interrupted import newest, store_checkpoint
 from ssd_dist.distributed.janitor import start_janitor
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import StorageLostError, is_full, patiently
@@ -44,7 +38,7 @@ from ssd_dist.distributed.process_group import NodeTorchConfig
 from ssd_dist.distributed.progress import follow_training, start_board
 from ssd_dist.distributed.safeguards import Safeguards
 from ssd_dist.distributed.storage_check import check_storage
-from ssd_dist.distributed.worker import train_and_report
+from ssd_dist.distributed.train_worker import train_worker
 from ssd_dist.experiment import check_start, finish_experiment, start_experiment
 from ssd_dist.terminal import JobFailedError, Terminal, shown
 from ssd_dist.training import prepare
@@ -167,10 +161,10 @@ def build_trainer(
         "progress": progress,
         "resume": resume,
         "run": run,
-        "safeguards": safeguards,
+        "safeguards": asdict(safeguards),
     }
-    return TorchTrainer(
-        _train_worker,
+    return _Trainer(
+        train_worker,
         train_loop_config=request,
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees that of Train v1
             num_workers=num_workers,  # type: ignore[arg-type]
@@ -178,7 +172,7 @@ def build_trainer(
             use_gpu=bool(cluster.num_gpus),
             resources_per_worker=worker_resources(cluster),
         ),
-        torch_config=NodeTorchConfig(),
+        torch_config=NodeTorchConfig(),  # type: ignore[arg-type]  # all that it has to be
         run_config=RunConfig(
             name=name.rpartition("/")[2],
             storage_path=below(safeguards.storage, *name.split("/")[:-1]),
@@ -189,6 +183,15 @@ def build_trainer(
             callbacks=callbacks or [],
         ),
     )
+
+
+class _Trainer(TorchTrainer):
+    """Without the actor that hands out Ray Data sets, as there are none: it would take a second of
+    the start and 175 MB."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # as above
+        return [one for one in callbacks if not isinstance(one, DatasetsCallback)]
 
 
 def fit(make_trainer: Callable[[], TorchTrainer], storage: str) -> Result:
@@ -219,26 +222,6 @@ def _raise_if_full(error: BaseException) -> None:
         raise error
 
 
-@contextlib.contextmanager
-def resumed_from(
-    checkpoint: Checkpoint | None, location: str | None, safeguards: Safeguards
-) -> Iterator[Path | None]:
-    """A folder of this machine with the checkpoint to go on from; None if there is none.
-
-    Args:
-        checkpoint: Ray's own last one, after a lost worker: newer than what a driver knew of.
-        location: of the one that an earlier driver left.
-        safeguards: tell where an interrupted epoch's state would be, which is newer than both.
-    """
-    with contextlib.ExitStack() as stack:
-        regular = None
-        if checkpoint is not None:
-            regular = Path(stack.enter_context(checkpoint.as_directory()))
-        elif location is not None:
-            regular = stack.enter_context(local_copy(location))
-        yield stack.enter_context(newest(regular, safeguards.interrupted))
-
-
 def root_cause(error: BaseException) -> str:
     """The user's part of an error that Ray wrapped: its innermost cause, without the trace.
 
@@ -258,44 +241,3 @@ def root_cause(error: BaseException) -> str:
         error = inner
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[-1] if text else 'no message'}"
-
-
-def _train_worker(request: dict[str, Any]) -> None:
-    """The loop of one Ray Train worker."""
-    ray_checkpoint = get_checkpoint()
-    context, progress = get_context(), request["progress"]
-    safeguards: Safeguards = request["safeguards"]
-
-    def report_epoch(
-        metrics: dict[str, Any], folder: Path | None, waiting: Callable[[], None]
-    ) -> None:
-        def upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
-            location, source = below(request["run"], name), Path(checkpoint.path)
-            patiently(lambda: store_checkpoint(source, location), safeguards.storage, waiting)
-            filesystem, path = open_location(location)
-            return Checkpoint(path, filesystem)
-
-        stored = Checkpoint(str(folder)) if folder is not None else None
-        report(metrics, checkpoint=stored, checkpoint_upload_fn=upload)
-
-    with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssd_dist_"))
-        resume = patiently(
-            lambda: stack.enter_context(
-                resumed_from(ray_checkpoint, request["resume"], safeguards)
-            ),
-            safeguards.storage,
-        )
-        if progress is not None and context.get_world_rank() == 0:
-            resumed = resume is not None
-            progress.push_start.remote(context.get_world_size(), resumed=resumed)
-        train_and_report(
-            from_mapping(request["config"]),
-            request["data"],
-            report_epoch,
-            device_type=request["device_type"],
-            scratch=Path(scratch),
-            resume=resume,
-            safeguards=safeguards,
-            progress=progress,
-        )

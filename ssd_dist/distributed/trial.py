@@ -28,7 +28,8 @@ from ssd_dist.distributed.memory import WorkerMemoryError
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import patiently
 from ssd_dist.distributed.safeguards import Safeguards
-from ssd_dist.distributed.train import build_trainer, fit, resumed_from, root_cause
+from ssd_dist.distributed.train import build_trainer, fit, root_cause
+from ssd_dist.distributed.train_worker import resumed_from
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
 from ssd_dist.model.ssd import build_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ssd_dist.analysis.repeats import spread
+from ssd_dist.repeated import spread
 from ssd_dist.report import formats
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.sections.accuracy import class_rows

@@ -9,7 +9,7 @@ from clusters import start_ray
 from outcomes import check_search, checkpoints, last_history
 from running import ROOT, kill, read_json, run_job, start_job, wait_until
 
-from ssd_dist.engine import learning_rate
+from ssd_dist.optimizer import learning_rate
 
 pytestmark = pytest.mark.cluster
 

@@ -8,10 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "ssd_dist"
 # What may be imported from where, lowest first; a module imports its own level and those below.
 LEVELS = [
-    {"allocator", "config", "durable", "loopback", "nested_state", "search_config", "structures"},
+    {
+        "allocator",
+        "config",
+        "durable",
+        "importing",
+        "loopback",
+        "nested_state",
+        "search_config",
+        "structures",
+    },
     {"ops"},
     {"model", "data", "evaluation", "checkpoint", "experiment", "provenance", "repeated"},
-    {"engine", "divergence", "interruption"},
+    {"divergence", "engine", "interruption", "optimizer"},
     {"training", "validation"},
     {"analysis", "terminal"},
     {"export", "report"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssd_dist.analysis.repeats import spread
+from ssd_dist.repeated import spread
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.repeat_plot import seed_values
 from ssd_dist.report.sections.answer import SYMBOLS

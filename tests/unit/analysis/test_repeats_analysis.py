@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from ssd_dist.analysis.repeats import compare, judge, spread
+from ssd_dist.analysis.repeats import compare, judge
 from ssd_dist.experiment import TrialRecord
-from ssd_dist.repeated import Repeated
+from ssd_dist.repeated import Repeated, spread
 
 
 def repeated(values, *, is_paper=False, split_values=None, states=None):

@@ -98,6 +98,20 @@ def test_synchronised_normalisation_needs_gpus():
         check_fits(CPUS, config, num_trials=1, workers_per_trial=2)
 
 
+def test_each_worker_has_a_picture_for_every_part():
+    config = Config(global_batch_size=8, accumulation=4, model=ModelConfig(norm="frozen"))
+    check_fits(CPUS, config, num_trials=1, workers_per_trial=2)
+    with pytest.raises(ValueError, match="2 pictures can't be met in 4 parts: lower it"):
+        check_fits(CPUS, config, num_trials=1, workers_per_trial=3)
+
+
+def test_a_part_of_one_picture_has_no_statistics():
+    lite = ModelConfig(architecture="ssdlite320_mobilenet_v3_large", image_size=320, weights="none")
+    config = Config(global_batch_size=8, accumulation=8, model=lite)
+    with pytest.raises(ValueError, match="can't normalise a single picture"):
+        check_fits(CPUS, config, num_trials=1, workers_per_trial=1)
+
+
 def test_numbers_of_workers_as_they_are_typed():
     assert parse_workers("4") == 4
     assert parse_workers("1..4") == (1, 4)

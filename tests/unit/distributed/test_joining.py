@@ -1,3 +1,4 @@
+import io
 import os
 import socket
 import sys
@@ -5,7 +6,8 @@ import sys
 import pytest
 import ray
 
-from ssd_dist.distributed.joining import join_ray
+from ssd_dist.allocator import ENVIRONMENT
+from ssd_dist.distributed.joining import join_ray, join_while_importing
 
 
 @pytest.fixture
@@ -73,3 +75,38 @@ def test_what_ray_said_of_another_error_is_not_lost(listening, answer, capfd):
         join_ray()
     sys.stderr.flush()
     assert "the raylet died" in capfd.readouterr().err
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Lets `ray.init` say what it was given: its runtime environment, and GLIBC_TUNABLES."""
+    for name in ("RAY_ADDRESS", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(
+        ray, "init", lambda **told: (told["runtime_env"], os.environ.get("GLIBC_TUNABLES"))
+    )
+
+
+def test_workers_of_a_ray_that_is_started_inherit_the_allocator_s_environment(given, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert join_ray() == (None, ENVIRONMENT["GLIBC_TUNABLES"])
+    assert "GLIBC_TUNABLES" not in os.environ
+    monkeypatch.setenv("GLIBC_TUNABLES", "the user's")
+    assert join_ray() == (None, "the user's")
+    assert os.environ["GLIBC_TUNABLES"] == "the user's"
+
+
+def test_workers_of_a_ray_that_runs_are_told_it(given, listening, monkeypatch):
+    assert join_ray() == ({"env_vars": ENVIRONMENT}, None)
+    monkeypatch.setenv("GLIBC_TUNABLES", "the user's")
+    assert join_ray() == ({"env_vars": {"GLIBC_TUNABLES": "the user's"}}, "the user's")
+
+
+def test_modules_are_imported_also_where_ray_can_t_be_joined(listening, answer, monkeypatch):
+    answer(b"", RuntimeError("unknown"))
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # it speaks
+    with pytest.raises(RuntimeError, match="unknown"):
+        join_while_importing("this")
+    assert "this" in sys.modules
