@@ -37,11 +37,12 @@ from torch import Tensor
 
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.config import Config, ModelConfig
-from ssd_dist.engine import Worker, build_optimizer, train_epoch
+from ssd_dist.engine import Worker, train_epoch
 from ssd_dist.model.ssd import build_model
 from ssd_dist.ops.loss import multibox_loss, multibox_sums
 from ssd_dist.ops.matching import match_priors
 from ssd_dist.ops.priors import make_priors
+from ssd_dist.optimizer import build_optimizer
 from ssd_dist.structures import Batch
 
 LINEAR = 1.1

@@ -1,6 +1,6 @@
 """Whether a worker's memory grows while it trains, and how much it takes.
 
-python benchmarks/memory.py [--data VOC] [--steps 2000]
+python benchmarks/memory.py [--data VOC] [--steps 2000] [--accumulation 1]
 
 One worker process trains SSDLite320 at eight pictures a step, as `jobs/train.py` has it do but
 without a cluster: its loader and augmentation, epochs with their validation, checkpoint and
@@ -46,6 +46,8 @@ class Arguments:
     data: str = "synthetic"
     """VOC folder with splits `train` and `val`, or the embedded pictures."""
     steps: int = 2000
+    accumulation: int = 1
+    """Parts in which the network meets the eight pictures; see the configuration's field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def train_watched(arguments: Arguments, scratch: Path) -> list[Resident]:
         lr=1e-3,
         epochs=arguments.steps,  # more than it takes: the steps end it
         global_batch_size=BATCH,
+        accumulation=arguments.accumulation,
         precision="fp32",
         model=ModelConfig(
             architecture="ssdlite320_mobilenet_v3_large", image_size=SIDE, weights="none"
@@ -111,7 +114,10 @@ def main(arguments: Arguments) -> None:
     minutes = (time.perf_counter() - started) / 60
     quarter = len(seen) // 4
     parts = [seen[i * quarter : (i + 1) * quarter] for i in range(4)]
-    table = Table(title=f"SSDLite{SIDE}, {BATCH} pictures a step: resident MiB after each step")
+    table = Table(
+        title=f"SSDLite{SIDE}, {BATCH} pictures a step, met in "
+        f"{arguments.accumulation} part(s): resident MiB after each step"
+    )
     for column in ("steps", "median", "most", "of it mapped files"):
         table.add_column(column, justify="right")
     for i, part in enumerate(parts):

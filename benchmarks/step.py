@@ -24,9 +24,10 @@ import tyro
 from rich.console import Console
 
 from ssd_dist.allocator import keep_freed_memory
-from ssd_dist.config import Config, ModelConfig
-from ssd_dist.engine import Worker, autocast, build_optimizer, laid_out, place, train_epoch
+from ssd_dist.config import OWN_SIZES, Config, ModelConfig
+from ssd_dist.engine import Worker, autocast, laid_out, place, train_epoch
 from ssd_dist.model.ssd import build_model
+from ssd_dist.optimizer import build_optimizer
 from ssd_dist.structures import Batch
 
 NEEDED = 0.93
@@ -76,7 +77,7 @@ def main(arguments: Arguments) -> None:
     """Times both, and prints the ratio."""
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    size = arguments.size or (320 if arguments.model.startswith("ssdlite320") else 300)
+    size = arguments.size or OWN_SIZES[arguments.model]
     config = Config(
         lr=1e-4,
         precision=arguments.precision,

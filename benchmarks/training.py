@@ -30,6 +30,8 @@ from job_runs import copy_part, train_job
 from rich.console import Console
 from rich.table import Table
 
+from ssd_dist.config import from_mapping
+
 Model = Literal["ssdlite320_mobilenet_v3_large", "ssd300_vgg16"]
 HERE = Path(__file__).parent
 NEEDED = {"ssdlite320_mobilenet_v3_large": 1.6, "ssd300_vgg16": 1.2}
@@ -134,6 +136,7 @@ def main(arguments: Arguments) -> None:
         }
         if arguments.model == "ssd300_vgg16":
             config["model"] = {"architecture": arguments.model, "weights": "none"}
+        size = from_mapping(config).model.image_size
         for turn in range(arguments.rounds):
             theirs = [peer(data, arguments, setting | {"epochs": 3}) for _, setting in bests]
             name = f"train-{turn}"
@@ -142,8 +145,8 @@ def main(arguments: Arguments) -> None:
             ours = statistics.median(epoch["images_per_second"] for epoch in history[1:])
             rows.append((*theirs, ours))
         table = Table(
-            title=f"{arguments.model}, {count} pictures an epoch, batch {arguments.batch}, "
-            f"{arguments.precision} on {_place(arguments.device)}"
+            title=f"{arguments.model}, {size} pixels, {count} pictures an epoch, batch "
+            f"{arguments.batch}, {arguments.precision} on {_place(arguments.device)}"
         )
         columns = ("torchvision", "torchvision, torchrun")[: len(bests)]
         for column in ("turn", *columns, "ssd_dist", "times as fast"):

@@ -26,6 +26,8 @@ from job_runs import copy_part, train_job
 from rich.console import Console
 from rich.table import Table
 
+from ssd_dist.config import from_mapping
+
 HERE = Path(__file__).parent
 AGAINST_TORCHRUN, AGAINST_ONE = 0.97, 1.85
 EPOCHS = 4
@@ -73,6 +75,7 @@ def main(arguments: Arguments) -> None:
         "precision": "fp32",
         "model": {"architecture": arguments.model, "weights": "none"},
     }
+    size = from_mapping(config).model.image_size
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         storage = Path(scratch)
@@ -90,7 +93,8 @@ def main(arguments: Arguments) -> None:
             rates = (statistics.median(run[1:]) for run in (ray[2], torchrun, ray[1]))
             rows.append(tuple(rates))
     table = Table(
-        title=f"{arguments.model}, {arguments.pictures} pictures, batch {arguments.batch}"
+        title=f"{arguments.model}, {size} pixels, {arguments.pictures} pictures, "
+        f"batch {arguments.batch}"
     )
     for column in (
         "turn",

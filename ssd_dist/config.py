@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from ssd_dist.search_config import STRICT, Count, Range, SearchConfig
 
@@ -24,6 +25,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 Architecture = Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "ssd", "ssdlite"]
+OWN_SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+"""Side of the input that torchvision's detectors were made for, in pixels."""
 Norm = Literal["batch", "frozen", "sync", "none"]
 
 
@@ -36,7 +39,8 @@ class ModelConfig:
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model with `features_only` (architectures `ssd` and `ssdlite` only)."""
     image_size: Annotated[int, Field(ge=32, le=4096)] = 224
-    """Side of the square input, in pixels."""
+    """Side of the square input, in pixels; torchvision's two detectors have their own unless said
+    otherwise, 300 and 320."""
     feature_strides: tuple[Count, ...] = (8, 16, 32)
     """Strides of the backbone's maps that carry priors (`ssd` and `ssdlite`)."""
     neck_channels: Count = 96
@@ -73,6 +77,15 @@ class ModelConfig:
     """Probability with which training leaves out each channel of the maps that the heads read."""
     object_probability: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Probability of an object at every prior before training: sets the background bias."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_its_own_size(cls, given: Any) -> Any:
+        fields = given.kwargs or {} if isinstance(given, ArgsKwargs) else given
+        if isinstance(fields, dict) and "image_size" not in fields:
+            own = [size for name, size in OWN_SIZES.items() if name == fields.get("architecture")]
+            fields = fields | {"image_size": own[0]} if own else fields
+        return ArgsKwargs(given.args, fields) if isinstance(given, ArgsKwargs) else fields
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -169,6 +182,10 @@ class Config:
     epochs: Count = 20
     global_batch_size: Count = 16
     """Pictures a step, over all workers."""
+    accumulation: Count = 1
+    """Parts in which a worker's share of the batch meets the network, one after the other: memory
+    for one part, the gradient of all. The same result unless batch normalisation takes its
+    statistics from the batch: then each part has its own."""
     seed: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
-from ssd_dist.config import Config, OptimizerConfig
+from ssd_dist.config import Config
 from ssd_dist.divergence import LossWatch
 from ssd_dist.interruption import EpochInterruptedError, EpochPart, agreed, never
 from ssd_dist.model.mirror import averaged_output
 from ssd_dist.model.ssd import SSD
-from ssd_dist.ops.loss import l2_weights, multibox_loss, multibox_sums
+from ssd_dist.ops.loss import multibox_loss, multibox_sums
 from ssd_dist.ops.matching import match_priors
 from ssd_dist.ops.postprocess import detect
-from ssd_dist.structures import Annotation, Batch, Detections
+from ssd_dist.structures import Annotation, Batch, Detections, Targets
 
 OpenSection: TypeAlias = Callable[[str], AbstractContextManager[object]]
 """Takes the name of a section of the training step and gives the context that it runs in."""
@@ -57,64 +58,6 @@ class EpochLosses:
     """L_loc / N, without alpha."""
     gradient_norm: float
     """Before clipping."""
-
-
-def build_optimizer(model: SSD, config: Config) -> torch.optim.Optimizer:
-    """SGD or AdamW with Eq. 2 as weight decay: 2 lambda, on the weights of convolutions and linear
-    layers alone.
-
-    Each group of parameters has an `lr_scale`: `backbone_lr_scale` for the feature extractor, 1 for
-    the layers that start from random weights.
-
-    In SGD that is exactly the gradient of the L2 term; AdamW applies it beside its own scaling
-    (decoupled), where it acts as the same pull of 2 lambda W times the learning rate.
-    """
-    decayed = {id(weight) for weight in l2_weights(model)}
-    extractor = {id(p) for p in model.get_submodule("backbone.features").parameters()}
-    members: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            weight_decay = 2 * config.l2_lambda if id(parameter) in decayed else 0.0
-            lr_scale = config.optimizer.backbone_lr_scale if id(parameter) in extractor else 1.0
-            members.setdefault((weight_decay, lr_scale), []).append(parameter)
-    groups = [
-        {"params": parameters, "weight_decay": weight_decay, "lr_scale": lr_scale}
-        for (weight_decay, lr_scale), parameters in members.items()
-    ]
-    momentum = config.optimizer.momentum
-    if config.optimizer.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(momentum, 0.999), fused=True)
-
-
-def learning_rate(step: int, *, peak: float, num_steps: int, warmup_steps: int, name: str) -> float:
-    """The rate of step 0…num_steps-1: linear growth over `warmup_steps`, then `cosine` to nearly 0
-    or `constant`. A function of the step alone: a resumed training needs no state for it."""
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    if name == "constant":
-        return peak
-    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def build_average(model: nn.Module, config: OptimizerConfig) -> AveragedModel | None:
-    """The exponential moving average of the weights (None where `ema_decay` is 0).
-
-    Early on the decay is smaller, (1 + t) / (10 + t), so that the average forgets the start.
-    """
-    if config.ema_decay == 0:
-        return None
-
-    def update(
-        averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
-    ) -> None:
-        count = int(average.n_averaged)  # unlike `num_averaged` on the CPU: nothing waits for it
-        decay = min(config.ema_decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
-
-    average = AveragedModel(model, multi_avg_fn=update)
-    return average
 
 
 def train_epoch(
@@ -174,24 +117,9 @@ def train_epoch(
                 model.priors_cxcywh,
                 config.loss.iou_threshold,
             )
-        with section("forward"), autocast(config, device):
-            loc, conf = network(laid_out(batch.images, config))
-        with section("loss"):
-            parts = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
-            # N of Eq. 1 belongs to the whole batch: it is summed before anything is divided by it.
-            # The losses along with it, so that all workers know if the pictures of one spoil them.
-            asked = check_in()
-            stop = torch.full((), float(asked), device=device)
-            whole = torch.stack(
-                [parts.conf.detach(), parts.loc.detach(), parts.num_positives, stop]
-            )
-            if worker.world_size > 1:
-                with section("communication"):
-                    dist.all_reduce(whole)
-            conf_sum, loc_sum, num_positives, num_asked = whole.unbind()
-            loss = multibox_loss(parts, config.alpha, num_positives, worker.world_size)
-        with section("backward"):
-            loss.backward()
+        asked = check_in()
+        whole = _add_gradients(network, batch.images, targets, asked, config, worker, section)
+        conf_sum, loc_sum, num_positives, num_asked = whole.unbind()
         with section("optimizer"):
             norm = nn.utils.clip_grad_norm_(
                 parameters, config.optimizer.gradient_clip or math.inf, foreach=True
@@ -221,6 +149,62 @@ def train_epoch(
         loss_loc=loc_mean,
         gradient_norm=norm_mean,
     )
+
+
+def _add_gradients(
+    network: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    asked: bool,
+    config: Config,
+    worker: Worker,
+    section: OpenSection,
+) -> Tensor:
+    """Adds the gradient of Eq. 1 on the global batch to that of the parameters, which is none yet,
+    and returns (4,) float32: L_conf, L_loc, N and how many workers `asked`, over all workers.
+
+    The network meets the batch in `config.accumulation` parts, one after the other: memory for
+    one. Gradients are exchanged once, with the last part's.
+    """
+    num_parts = min(config.accumulation, len(images))
+    whole = torch.zeros(4, device=worker.device)
+    whole[3] = float(asked)
+    parts = zip(
+        images.tensor_split(num_parts),
+        targets.labels.tensor_split(num_parts),
+        targets.loc.tensor_split(num_parts),
+        strict=True,
+    )
+    for number, (pictures, labels, offsets) in enumerate(parts, 1):
+        is_last = number == num_parts
+        with _without_exchange(network) if not is_last else nullcontext():
+            with section("forward"), autocast(config, worker.device):
+                loc, conf = network(laid_out(pictures, config))
+            with section("loss"):
+                sums = multibox_sums(loc, conf, Targets(labels, offsets), config.loss.neg_pos_ratio)
+                own = [sums.conf.detach(), sums.loc.detach(), sums.num_positives]
+                whole[:3] += torch.stack(own)
+                # N of Eq. 1 belongs to the whole batch: it is summed before anything is divided by
+                # it, and the gradients of the parts before wait for it. The losses along with it,
+                # so that all workers know if the pictures of one spoil them.
+                if is_last and worker.world_size > 1:
+                    with section("communication"):
+                        dist.all_reduce(whole)
+                num_positives = whole[2] if is_last else torch.ones_like(whole[2])
+                loss = multibox_loss(sums, config.alpha, num_positives, worker.world_size)
+            with section("backward"):
+                if is_last and num_parts > 1:
+                    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+                    torch._foreach_div_(gradients, num_positives.clamp(min=1))
+                loss.backward()
+    return whole
+
+
+def _without_exchange(network: nn.Module) -> AbstractContextManager[None]:
+    """Meanwhile gradients stay with their worker."""
+    if isinstance(network, DistributedDataParallel):
+        return network.no_sync()
+    return nullcontext()
 
 
 def _arriving(

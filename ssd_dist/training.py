@@ -30,9 +30,6 @@ from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
 from ssd_dist.engine import (
     Worker,
-    build_average,
-    build_optimizer,
-    learning_rate,
     place,
     train_epoch,
 )
@@ -45,6 +42,7 @@ from ssd_dist.interruption import (
 from ssd_dist.model.mirror import mirrored_order
 from ssd_dist.model.ssd import build_model
 from ssd_dist.ops.loss import l2_term, l2_weights
+from ssd_dist.optimizer import build_average, build_optimizer, learning_rate
 from ssd_dist.structures import Batch
 from ssd_dist.validation import Validation, accuracy, validate
 

@@ -33,7 +33,8 @@ class Memory:
     average: int
     """The moving average of the weights, where there is one."""
     activations: int
-    """What autograd keeps of the forward pass and the loss for the backward pass."""
+    """What autograd keeps of the forward pass and the loss for the backward pass; of one part where
+    the batch is met in several (`accumulation`)."""
     batch: int
     """The pictures (uint8) and their targets."""
     peak: int

@@ -11,14 +11,13 @@ import timm
 import torch
 
 from ssd_dist.analysis.counting import AsOnDevice
-from ssd_dist.config import Config, load_config, replace_at
+from ssd_dist.config import OWN_SIZES, Config, load_config, replace_at
 from ssd_dist.model.backbones import TORCHVISION_DETECTORS
 from ssd_dist.model.ssd import SSD, build_model
 
 COCO_NUM_CLASSES = 91
 """COCO's classes as torchvision counts them, background included."""
 
-_IMAGE_SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 _IMAGE_SIZE = 300
 _BATCH_SIZE = 8
 
@@ -102,7 +101,7 @@ def choose_model(
 
 def _model_fields(name: str, head: Head) -> dict[str, object]:
     if name in TORCHVISION_DETECTORS:
-        return {"model.architecture": name, "model.image_size": _IMAGE_SIZES[name]}
+        return {"model.architecture": name, "model.image_size": OWN_SIZES[name]}
     if not timm.is_model(name):
         known = [*TORCHVISION_DETECTORS, *timm.list_models()]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

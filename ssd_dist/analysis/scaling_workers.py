@@ -21,9 +21,10 @@ from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis.clock import synchronise
 from ssd_dist.analysis.sweep import NUM_CLASSES, Point, random_batch
 from ssd_dist.config import Config
-from ssd_dist.engine import Worker, build_optimizer, place, train_epoch
+from ssd_dist.engine import Worker, place, train_epoch
 from ssd_dist.loopback import keep_on_loopback
 from ssd_dist.model.ssd import build_model
+from ssd_dist.optimizer import build_optimizer
 
 MESSAGE_BYTES = tuple(1 << exponent for exponent in (16, 18, 20, 22, 24, 25))
 """64 KiB to 32 MiB; besides these, as many bytes as there are gradients."""

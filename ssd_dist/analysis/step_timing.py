@@ -22,12 +22,11 @@ from ssd_dist.data.synthetic import synthetic_split
 from ssd_dist.engine import (
     OpenSection,
     Worker,
-    build_average,
-    build_optimizer,
     place,
     train_epoch,
 )
 from ssd_dist.model.ssd import SSD
+from ssd_dist.optimizer import build_average, build_optimizer
 from ssd_dist.structures import Batch
 from ssd_dist.training import loader_processes
 

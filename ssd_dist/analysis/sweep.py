@@ -18,8 +18,9 @@ from ssd_dist.analysis.complexity import count_complexity
 from ssd_dist.analysis.layers import Cost
 from ssd_dist.analysis.timing import Percentiles, percentiles
 from ssd_dist.config import Config, ModelConfig
-from ssd_dist.engine import Worker, build_optimizer, detect_in, place, train_epoch
+from ssd_dist.engine import Worker, detect_in, place, train_epoch
 from ssd_dist.model.ssd import SSD, build_model
+from ssd_dist.optimizer import build_optimizer
 from ssd_dist.structures import Batch
 
 NUM_CLASSES = 20

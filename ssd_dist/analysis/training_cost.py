@@ -64,7 +64,8 @@ def count_training(
     model: SSD, config: Config, *, image_size: int, num_priors: int, batch_size: int
 ) -> TrainingCost:
     """Counts a training step as the engine takes it, on tensors without memory: the loss of all
-    priors at once, as on a GPU (see ops/by_device.py), of which a CPU keeps a little less.
+    priors at once, as on a GPU (see ops/by_device.py), of which a CPU keeps a little less; the
+    batch in `config.accumulation` parts.
 
     Args:
         model: in train mode.
@@ -73,6 +74,7 @@ def count_training(
         num_priors: P at this size.
         batch_size: pictures of one process.
     """
+    num_parts = min(config.accumulation, batch_size)
     parameters, buffers = stand_ins(model)
     shape = (batch_size, 3, image_size, image_size)
     images = torch.empty(shape, dtype=torch.uint8, device="meta")
@@ -83,20 +85,30 @@ def count_training(
     batch = [images, targets.labels, targets.loc]
     own = [*parameters.values(), *buffers.values(), *batch]
     counter = OperationCounter(model, parameters)
+    forward, objective, behind = [], [], []
+    activations = 0
+    parts = zip(*(whole.tensor_split(num_parts) for whole in batch), strict=True)
     with torch.enable_grad(), AsOnDevice(), LiveMemory(own) as live, counter:
-        with saved_for_backward(own) as saved:
-            loc, conf = functional_call(model, parameters | buffers, (laid_out(images, config),))
-            num_forward = len(counter.layers)
-            sums = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
-            loss = multibox_loss(sums, config.alpha, sums.num_positives, world_size=1)
-        num_until_loss = len(counter.layers)
-        loss.backward()
+        for pictures, *matched in parts:
+            began = len(counter.layers)
+            with saved_for_backward(own) as saved:
+                loc, conf = functional_call(
+                    model, parameters | buffers, (laid_out(pictures, config),)
+                )
+                until_loss = len(counter.layers)
+                sums = multibox_sums(loc, conf, Targets(*matched), config.loss.neg_pos_ratio)
+                loss = multibox_loss(sums, config.alpha, sums.num_positives, world_size=1)
+            until_backward = len(counter.layers)
+            loss.backward()
+            forward += counter.layers[began:until_loss]
+            objective += counter.layers[until_loss:until_backward]
+            behind += counter.layers[until_backward:]
+            activations = max(activations, sum(saved.values()))
 
-    forward = counter.layers[:num_forward]
     input_macs = sum(layer.input_gradient_macs for layer in forward)
     weight_macs = sum(layer.weight_gradient_macs for layer in forward)
     # The backward pass's own products are those gradients, by other names.
-    backward = replace(total(counter.layers[num_until_loss:]), macs=input_macs + weight_macs)
+    backward = replace(total(behind), macs=input_macs + weight_macs)
     trained = [p for p in parameters.values() if p.requires_grad]
     num_trained = sum(p.numel() for p in trained)
     weights = sum(map(num_bytes, (*parameters.values(), *buffers.values())))
@@ -107,7 +119,7 @@ def count_training(
         batch_size=batch_size,
         optimizer=config.optimizer.name,
         forward=total(forward),
-        loss=total(counter.layers[num_forward:num_until_loss]),
+        loss=total(objective),
         backward=backward,
         input_gradient_macs=input_macs,
         weight_gradient_macs=weight_macs,
@@ -117,7 +129,7 @@ def count_training(
             gradients=sum(map(num_bytes, trained)),
             optimizer_state=optimizer_state,
             average=average,
-            activations=sum(saved.values()),
+            activations=activations,
             batch=batch_bytes,
             peak=weights + optimizer_state + average + batch_bytes + live.peak,
         ),

@@ -31,6 +31,6 @@ def memory_error(error: BaseException, config: Config, worker: Worker) -> Worker
     detail = f" ({first.strip()})" if first else ""
     return WorkerMemoryError(
         f"out of memory with {config.global_batch_size} pictures of {config.model.image_size} "
-        f"pixels a step over {worker.world_size} worker(s){detail}: lower global_batch_size or "
-        "model.image_size, or take more workers"
+        f"pixels a step over {worker.world_size} worker(s){detail}: raise accumulation, lower "
+        "global_batch_size or model.image_size, or take more workers"
     )

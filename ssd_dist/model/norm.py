@@ -56,7 +56,8 @@ def check_single_pictures(model: SSD) -> None:
             raise
         raise ValueError(
             "model.norm: 'batch' can't normalise a single picture where a feature map has a single "
-            "cell: raise global_batch_size, ask for fewer workers, or choose frozen or none"
+            "cell: let workers meet more at a time (a larger global_batch_size, a smaller "
+            "accumulation, fewer workers), or choose frozen or none"
         ) from None
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
-from ssd_dist import engine
+from ssd_dist import engine, training
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import load_config, replace_at
 from ssd_dist.data import open_split
@@ -61,6 +63,26 @@ def work_spoilt(rank, world_size, config, data, folder, port):
         (folder / f"worker_{rank}").write_text(str(error))
 
 
+def work_counting(rank, world_size, config, data, folder, port):
+    """Writes how often gradients were exchanged."""
+    exchanged = []
+
+    def wrap(model, **options):
+        network = DistributedDataParallel(model, **options)
+
+        def exchange(_, bucket):
+            exchanged.append(bucket.index())
+            return allreduce_hook(None, bucket)
+
+        network.register_comm_hook(None, exchange)
+        return network
+
+    training.DistributedDataParallel = wrap
+    work(rank, world_size, config, data, folder, port)
+    if rank == 0:
+        (folder / "exchanges").write_text(str(len(exchanged)))
+
+
 @pytest.fixture
 def config(tiny_config):
     # 20 of the 24 pictures in 5 steps of 4; with SGD a difference stays as large as it is.
@@ -90,6 +112,22 @@ def test_one_and_two_workers_agree_after_five_steps(norm, config, voc_root, tmp_
     assert moved > 1e-3  # they did train
     for metric in ("loss", "loss_conf", "loss_loc", "l2_term", "map_11pt"):
         assert two.metrics[metric] == pytest.approx(one.metrics[metric], rel=1e-4, abs=1e-6)
+
+
+def test_two_workers_meet_their_pictures_in_parts_and_exchange_once(config, voc_root, tmp_path):
+    config = replace_at(config, {"model.norm": "none"})
+    one = run(1, config, voc_root, tmp_path / "one", work_counting)
+    whole = run(2, config, voc_root, tmp_path / "whole", work_counting)
+    parts = run(
+        2, replace_at(config, {"accumulation": 2}), voc_root, tmp_path / "parts", work_counting
+    )
+    for name, weight in one.weights.items():
+        assert torch.allclose(parts.weights[name], weight, rtol=1e-4, atol=1e-6), name
+    for metric in ("loss", "loss_conf", "loss_loc", "gradient_norm"):
+        assert parts.metrics[metric] == pytest.approx(whole.metrics[metric], rel=1e-4)
+    exchanges = [(tmp_path / name / "exchanges").read_text() for name in ("whole", "parts")]
+    assert exchanges[0] == exchanges[1]
+    assert int(exchanges[0]) >= NUM_STEPS
 
 
 def test_three_workers_share_a_batch_of_four_unevenly(config, voc_root, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from ssd_dist.config import (
     Config,
+    ModelConfig,
     Range,
     from_mapping,
     load_config,
@@ -26,6 +27,21 @@ def test_shipped_configurations_open_with_command_cost_and_result(path):
     opening = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert "python jobs/" in opening
     assert "mAP" in opening
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("ssd", 224), ("ssd300_vgg16", 300), ("ssdlite320_mobilenet_v3_large", 320)],
+)
+def test_a_model_is_as_large_as_it_was_made_for(architecture, size):
+    assert ModelConfig(architecture=architecture).image_size == size
+    config = from_mapping({"model": {"architecture": architecture}})
+    assert config.model.image_size == size
+    assert replace_at(config, {"model.image_size": 352}).model.image_size == 352
+    given = from_mapping({"model": {"architecture": architecture, "image_size": 416}})
+    assert given.model.image_size == 416
+    with pytest.raises(ValueError, match="positional"):
+        ModelConfig(architecture)
 
 
 def test_there_are_shipped_configurations():

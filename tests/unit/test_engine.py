@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 import math
@@ -13,14 +14,12 @@ from ssd_dist.data.synthetic import synthetic_split
 from ssd_dist.divergence import LossWatch, NonFiniteLossError
 from ssd_dist.engine import (
     Worker,
-    build_average,
-    build_optimizer,
-    learning_rate,
     predict,
     train_epoch,
 )
 from ssd_dist.evaluation.voc_ap import evaluate_voc
 from ssd_dist.model.ssd import build_model
+from ssd_dist.optimizer import build_average, build_optimizer, learning_rate
 
 CPU = torch.device("cpu")
 CONFIG = Config(
@@ -154,6 +153,32 @@ def test_the_same_seed_trains_to_the_same_weights(dataset):
         states.append((losses, model.state_dict()))
     assert states[0][0] == states[1][0]
     assert all(torch.equal(t, states[1][1][name]) for name, t in states[0][1].items())
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 8, 20])
+def test_parts_of_a_batch_train_to_the_same_weights(accumulation, dataset):
+    met, states = [], []
+    frozen = dataclasses.replace(CONFIG.model, norm="frozen")
+    for parts in (1, accumulation):
+        # With SGD a difference stays as large as it is.
+        config = dataclasses.replace(
+            CONFIG, model=frozen, accumulation=parts, lr=0.01, optimizer=OptimizerConfig()
+        )
+        torch.manual_seed(3)
+        model = build_model(config.model, len(dataset.split.class_names))
+        start = copy.deepcopy(model.state_dict())
+        model.register_forward_pre_hook(lambda _, args: met.append(len(args[0])))
+        losses = run_epoch(model, dataset, config)
+        states.append((dataclasses.astuple(losses), model.state_dict()))
+    parts = min(accumulation, 8)
+    assert met[:2] == [8, 8]
+    assert len(met) == 2 + 2 * parts
+    assert max(met[2:]) == math.ceil(8 / parts)
+    assert states[1][0] == pytest.approx(states[0][0], rel=1e-4)
+    for name, weight in states[0][1].items():
+        assert torch.allclose(states[1][1][name], weight, rtol=1e-4, atol=1e-6), name
+    moved = max((states[0][1][name] - t).abs().max() for name, t in start.items())
+    assert moved > 1e-3
 
 
 def test_the_logged_loss_is_eq_1(model, dataset):

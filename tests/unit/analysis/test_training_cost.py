@@ -1,6 +1,7 @@
 """The training step by count: gradients by hand and by torch's counter, the optimizer's state and
 autograd's memory as they are on real tensors."""
 
+import dataclasses
 import gc
 
 import pytest
@@ -14,10 +15,11 @@ from ssd_dist.analysis.layers import Cost, total
 from ssd_dist.analysis.memory import LiveMemory, saved_for_backward
 from ssd_dist.analysis.training_cost import update_cost
 from ssd_dist.config import Config, ModelConfig, OptimizerConfig
-from ssd_dist.engine import build_average, build_optimizer, laid_out
+from ssd_dist.engine import laid_out
 from ssd_dist.model.ssd import SSD, build_model
 from ssd_dist.ops import by_device
 from ssd_dist.ops.loss import multibox_loss, multibox_sums
+from ssd_dist.optimizer import build_average, build_optimizer
 from ssd_dist.structures import Targets
 
 SMALL = ModelConfig(
@@ -159,6 +161,15 @@ def test_activations_grow_with_the_batch(model, config, cost):
     assert large.memory.activations == pytest.approx(4 * cost.memory.activations, rel=0.02)
     assert large.forward.macs == 4 * cost.forward.macs
     assert large.update == cost.update
+
+
+def test_a_batch_in_parts_costs_the_same_and_holds_one_part(model, config, cost):
+    parts = dataclasses.replace(config, accumulation=2)
+    split = count_complexity(model, 64, parts, batch_size=2 * BATCH).training
+    whole = count_complexity(model, 64, config, batch_size=2 * BATCH).training
+    assert split.step.macs == whole.step.macs
+    assert split.memory.activations == cost.memory.activations
+    assert split.memory.activations < 0.55 * whole.memory.activations
 
 
 def test_optimizer_state_and_average_are_what_they_are(model, config, cost):

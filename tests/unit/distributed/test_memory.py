@@ -17,7 +17,9 @@ def test_torchs_own_error_is_known_and_told_in_one_sentence():
     assert sentence.startswith(
         "out of memory with 12 pictures of 96 pixels a step over 3 worker(s)"
     )
-    assert sentence.endswith("lower global_batch_size or model.image_size, or take more workers")
+    assert sentence.endswith(
+        "raise accumulation, lower global_batch_size or model.image_size, or take more workers"
+    )
     assert "\n" not in sentence
 
 
