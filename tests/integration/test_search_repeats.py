@@ -9,6 +9,7 @@ import yaml
 from running import kill, read_json, run_job, start_job, wait_until
 
 from ssd_dist.checkpoint import load_checkpoint
+from ssd_dist.distributed.study import LATEST_EPOCH
 
 
 @pytest.fixture
@@ -24,15 +25,19 @@ def repeating(tiny_config, tmp_path):
     return path
 
 
-def finished(study_db):
-    """Number in the repeats' study → when it was finished; nothing before there is one."""
+def repeats_of(study_db):
+    """The trials of the repeats' study; none before there is one."""
     storage = f"sqlite:///{study_db}"
     try:
         names = optuna.get_all_study_names(storage)
         [name] = [name for name in names if name.endswith("-repeats")]
-        trials = optuna.load_study(study_name=name, storage=storage).trials
+        return optuna.load_study(study_name=name, storage=storage).trials
     except Exception:  # not there yet
-        return {}
+        return []
+
+
+def finished(trials):
+    """Number → when it was finished."""
     return {trial.number: trial.datetime_complete for trial in trials if trial.state.is_finished()}
 
 
@@ -42,19 +47,22 @@ def test_killed_repeats_go_on_and_are_reported(repeating, voc_root, tmp_path, ra
         "--config", repeating, "--data", voc_root, "--storage", tmp_path, "--name", "r",
     ]  # fmt: skip
     driver = start_job("tune.py", *arguments, env=ray_server.environment, log=log)
-    wait_until(lambda: len(finished(folder / "study.db")) > 1, 240, log.read_text)
+    wait_until(lambda: len(finished(repeats_of(folder / "study.db"))) > 1, 240, log.read_text)
     kill(driver)
-    before = finished(folder / "study.db")
+    left = repeats_of(folder / "study.db")
+    before = finished(left)
+    # Their only epoch was stored when the driver was killed: they are closed, and not run again.
+    ended = [one for one in left if one.number not in before and LATEST_EPOCH in one.user_attrs]
     assert len(before) < 6, "the repeats were over before they were killed"
     assert len(read_json(folder / "trials.json")) == 1
     assert not (folder / "best.json").exists()
 
     resumed = run_job("tune.py", *arguments, "--resume", env=ray_server.environment)
     assert resumed.returncode == 0, resumed.stderr
-    after = finished(folder / "study.db")
+    after = finished(repeats_of(folder / "study.db"))
     assert sorted(after) == [0, 1, 2, 3, 4, 5]
     assert {number: after[number] for number in before} == before  # none was run again
-    assert resumed.stdout.count(", seed ") == 6 - len(before)
+    assert resumed.stdout.count(", seed ") == 6 - len(before) - len(ended)
     assert "Trained again in full" in resumed.stdout
 
     repeats = read_json(folder / "repeats.json")
