@@ -19,8 +19,9 @@ from ssd_dist.data import open_split
 from ssd_dist.experiment import best_checkpoint, storage_folder
 from ssd_dist.export.check import file_detector, pytorch_detector
 from ssd_dist.export.export import FILES, commonest_size, load, write
-from ssd_dist.export.graph import ExportedDetector, restored
+from ssd_dist.export.graph import ExportedDetector
 from ssd_dist.export.measure import measure, variant_table
+from ssd_dist.model.restored import restored
 from ssd_dist.terminal import JobFailedError, Terminal, run_job
 
 TOLERANCE = 1e-4

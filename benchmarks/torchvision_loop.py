@@ -24,6 +24,7 @@ import torch.distributed as dist
 import torchvision
 import tyro
 from PIL import Image
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, RandomSampler
 from torchvision import tv_tensors
@@ -53,6 +54,13 @@ class Arguments:
     device: str = "cpu"
     amp: bool = False
     """Mixed precision with bfloat16."""
+    lr: float = 1e-3
+    norm: Literal["batch", "held", "frozen"] = "batch"
+    """Statistics of the batch; those of `weights`, γ and β training; FrozenBatchNorm2d."""
+    weights: Path | None = None
+    """State dict to start from."""
+    save: Path | None = None
+    """Where to write the state dict afterwards, statistics averaged over all that was seen."""
 
 
 class Pictures(Dataset[Any]):
@@ -130,15 +138,15 @@ def main(arguments: Arguments) -> list[float]:
         persistent_workers=arguments.loaders > 0,
         drop_last=True,
     )
-    detector = getattr(torchvision.models.detection, arguments.model)(
-        weights=None, weights_backbone=None, num_classes=pictures.num_classes
-    ).train()
+    detector = build(arguments, pictures.num_classes)
     device = torch.device(arguments.device)
     detector = detector.to(device)
     if arguments.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
     network = DistributedDataParallel(detector) if world_size > 1 else detector
-    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-3, momentum=0.9, weight_decay=4e-5)
+    optimizer = torch.optim.SGD(
+        detector.parameters(), lr=arguments.lr, momentum=0.9, weight_decay=4e-5
+    )
     rates = []
     for _ in range(arguments.epochs):
         started = time.perf_counter()
@@ -147,13 +155,34 @@ def main(arguments: Arguments) -> list[float]:
             wanted = [{name: t.to(device) for name, t in one.items()} for one in targets]
             with torch.autocast(device.type, torch.bfloat16, enabled=arguments.amp):
                 loss = sum(network(moved, wanted).values())
-            if not math.isfinite(loss.item()):
+            # Statistics of hardly trained weights are no bounds: then the loss may be anything.
+            if not math.isfinite(loss.item()) and arguments.norm == "batch":
                 raise SystemExit("the peer's loss is not finite")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         rates.append(len(loader) * arguments.batch_size / (time.perf_counter() - started))
+    if arguments.save is not None:
+        torch.save(detector.state_dict(), arguments.save)
     return rates
+
+
+def build(arguments: Arguments, num_classes: int) -> nn.Module:
+    """The detector in train mode."""
+    options: dict[str, Any] = {}
+    if arguments.norm == "frozen":
+        options["norm_layer"] = torchvision.ops.FrozenBatchNorm2d
+    detector: nn.Module = getattr(torchvision.models.detection, arguments.model)(
+        weights=None, weights_backbone=None, num_classes=num_classes, **options
+    ).train()
+    if arguments.weights is not None:
+        detector.load_state_dict(torch.load(arguments.weights))
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d) and arguments.norm == "held":
+            module.eval()
+        elif isinstance(module, nn.BatchNorm2d) and arguments.save is not None:
+            module.momentum = None
+    return detector
 
 
 if __name__ == "__main__":

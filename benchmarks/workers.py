@@ -26,6 +26,7 @@ from job_runs import copy_part, train_job
 from rich.console import Console
 from rich.table import Table
 
+from ssd_dist.allocator import ENVIRONMENT
 from ssd_dist.config import from_mapping
 
 HERE = Path(__file__).parent
@@ -58,7 +59,7 @@ def under_torchrun(config_file: Path, data: Path) -> list[float]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
         sys.exit(f"torchrun failed: {done.stderr[-2000:]}")

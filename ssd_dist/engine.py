@@ -242,6 +242,14 @@ def place(model: SSD, config: Config, device: torch.device) -> SSD:
     return model
 
 
+def data_parallel(model: SSD) -> DistributedDataParallel:
+    """The model with its gradients averaged over all workers, ready to be trained.
+
+    Batch norm's running statistics stay each worker's own: training does not read them.
+    """
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+
 def laid_out(images: Tensor, config: Config) -> Tensor:
     """(B, 3, S, S) images in the memory layout that the configuration asks for; the network's
     feature maps then follow."""

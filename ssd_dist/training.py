@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from ssd_dist.checkpoint import (
     Checkpoint,
@@ -30,6 +29,7 @@ from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
 from ssd_dist.engine import (
     Worker,
+    data_parallel,
     place,
     train_epoch,
 )
@@ -113,7 +113,7 @@ def train(
         part = EpochPart(**state["epoch_part"])
     network: torch.nn.Module = model
     if worker.world_size > 1:
-        network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        network = data_parallel(model)
 
     num_epoch_steps = steps_per_epoch(len(train_data), config.global_batch_size)
     num_steps = config.epochs * num_epoch_steps

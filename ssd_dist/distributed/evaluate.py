@@ -11,9 +11,10 @@ from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.data import open_split
 from ssd_dist.distributed.cluster import connect, fitting_workers, silence
 from ssd_dist.distributed.predict import predict_on_cluster
-from ssd_dist.distributed.prediction_stream import restore, told_failures
+from ssd_dist.distributed.prediction_stream import told_failures
 from ssd_dist.distributed.repeat_values import with_split_values
 from ssd_dist.experiment import TrialRecord, anchored
+from ssd_dist.model.restored import restored
 from ssd_dist.repeated import Repeated
 from ssd_dist.report.analyse import Scope
 from ssd_dist.report.evaluate import EvaluationOutcome, report_detections
@@ -65,7 +66,7 @@ def run_evaluation(
     checkpoint = load_checkpoint(checkpoint_folder)
     _, data = anchored(checkpoint.config, data)
     split = open_split(data, split_name, checkpoint.class_names, data_format=data_format)
-    model = restore(checkpoint)
+    model = restored(checkpoint, to_detect=False)
     cluster = connect(terminal)
     num_workers = fitting_workers(num_workers, cluster, -(-len(split.annotations) // batch_size))
     count = len(split.annotations)

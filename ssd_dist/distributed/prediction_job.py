@@ -18,8 +18,9 @@ from ssd_dist.distributed.prediction_listing import Source, list_sources
 from ssd_dist.distributed.prediction_pictures import Drawing, predict_pictures
 from ssd_dist.distributed.prediction_record import Record
 from ssd_dist.distributed.prediction_results import RESULTS, UNREADABLE, write_results
-from ssd_dist.distributed.prediction_stream import restore, told_failures
+from ssd_dist.distributed.prediction_stream import told_failures
 from ssd_dist.experiment import best_checkpoint, latest_experiment, storage_folder
+from ssd_dist.model.restored import restored
 from ssd_dist.terminal import MOST_PROBLEMS, Terminal, shown
 
 RECORD = "record.sqlite"
@@ -93,7 +94,7 @@ def run_prediction(
     if not paths:
         raise ValueError("no picture: name files, folders or patterns such as 'photos/**/*.jpg'")
     checkpoint = load_checkpoint(checkpoint_folder)
-    restore(checkpoint)
+    restored(checkpoint)
     request = {
         "paths": [str(Path(path).expanduser().absolute()) for path in paths],
         "score_threshold": score_threshold,

@@ -31,12 +31,13 @@ from ray.data import (
 from torch import Tensor
 
 from ssd_dist.allocator import keep_freed_memory
-from ssd_dist.checkpoint import Checkpoint, load_into
+from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.config import Config
 from ssd_dist.distributed.cluster import Cluster
 from ssd_dist.distributed.train import root_cause
 from ssd_dist.engine import detect_in, place
-from ssd_dist.model.ssd import SSD, build_model
+from ssd_dist.model.restored import restored
+from ssd_dist.model.ssd import SSD
 from ssd_dist.terminal import JobFailedError
 
 NUM_SLOTS = {"cpu": 4, "cuda": 16}
@@ -178,14 +179,6 @@ def detect_in_slots(
     return [found[row] for row in range(len(positions))]
 
 
-def restore(checkpoint: Checkpoint) -> SSD:
-    """The checkpoint's network, on the CPU, in eval mode. Raises ValueError, in one sentence, if
-    the weights are not those of its configuration."""
-    model = build_model(checkpoint.config.model, len(checkpoint.class_names), load_weights=False)
-    load_into(model, checkpoint.weights, "the checkpoint")
-    return model.eval()
-
-
 class Shared:
     """Something large that tasks and actors need: stored once, fetched once by each process."""
 
@@ -213,7 +206,7 @@ class _Detector:
         loaded: Checkpoint = checkpoint.get()
         self._config, self._decode = loaded.config, decode
         self._device = torch.device(device_type)
-        self._model = place(restore(loaded), loaded.config, self._device)
+        self._model = place(restored(loaded), loaded.config, self._device)
 
     def __call__(self, batch: Batch) -> pa.Table:
         if self._decode is not None:

@@ -20,11 +20,11 @@ from ssd_dist.distributed.prediction_stream import (
     MAX_WORKER_FAILURES,
     NUM_SLOTS,
     detect_in_slots,
-    restore,
 )
 from ssd_dist.engine import place
 from ssd_dist.evaluation.voc_ap import evaluate_voc
 from ssd_dist.experiment import TrialRecord
+from ssd_dist.model.restored import restored
 from ssd_dist.repeated import Repeated
 from ssd_dist.structures import Detections, Split
 from ssd_dist.terminal import Terminal
@@ -73,7 +73,7 @@ def detect_alone(checkpoint: Checkpoint, split: Split, device_type: str) -> list
     """Detections of every picture of a split by this process: the same bits as those of
     :func:`ssd_dist.distributed.predict.predict_on_cluster`."""
     device = torch.device(device_type)
-    model = place(restore(checkpoint), checkpoint.config, device)
+    model = place(restored(checkpoint), checkpoint.config, device)
     size, num_slots = checkpoint.config.model.image_size, NUM_SLOTS[device.type]
     rows: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
     for first in range(0, len(split.annotations), num_slots):

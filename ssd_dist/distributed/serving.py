@@ -17,11 +17,12 @@ import uvicorn
 
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.distributed.cluster import connect, fitting_workers, silence
-from ssd_dist.distributed.prediction_stream import restore, told_failures
+from ssd_dist.distributed.prediction_stream import told_failures
 from ssd_dist.distributed.serving_end import EndingServer
 from ssd_dist.distributed.serving_http import Limits, build_app
 from ssd_dist.distributed.serving_replicas import Replicas, running_workers
 from ssd_dist.distributed.serving_token import is_loopback, read_token
+from ssd_dist.model.restored import restored
 from ssd_dist.terminal import Terminal
 
 _BATCH_SIZE = {"cpu": 4, "cuda": 16}
@@ -69,7 +70,7 @@ def run_service(
         raise ValueError(f"--min-workers must be at least 1{bound}, not {min_workers}")
     token = None if token_file is None else read_token(token_file)
     checkpoint = load_checkpoint(checkpoint_folder)
-    restore(checkpoint)
+    restored(checkpoint)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
         cluster = connect(terminal)

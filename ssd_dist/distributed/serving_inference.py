@@ -15,8 +15,8 @@ from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.data.problems import DataError
 from ssd_dist.data.single import network_input, read_upright
-from ssd_dist.distributed.prediction_stream import restore
 from ssd_dist.engine import detect_in, place
+from ssd_dist.model.restored import restored
 
 _NAME = Path("the picture")
 """What refusals call it."""
@@ -83,7 +83,7 @@ class PictureDetector:
         torch.set_num_threads(1)  # a replica has one core
         self._config = checkpoint.config
         self._device = torch.device(device_type)
-        self._model = place(restore(checkpoint), self._config, self._device)
+        self._model = place(restored(checkpoint), self._config, self._device)
         self._max_pixels = max_pixels
         size = self._config.model.image_size
         for count in {1, warm_up}:

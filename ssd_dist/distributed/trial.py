@@ -32,7 +32,7 @@ from ssd_dist.distributed.train import build_trainer, fit, root_cause
 from ssd_dist.distributed.train_worker import resumed_from
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
-from ssd_dist.model.ssd import build_model
+from ssd_dist.model.restored import restored
 from ssd_dist.provenance import cpu_name
 from ssd_dist.search_config import Objective
 from ssd_dist.training import open_dataset
@@ -94,9 +94,7 @@ def measure_ms_per_image(checkpoint: str, data: str, device_type: str) -> float:
         loaded = load_checkpoint(folder)
     config, device = loaded.config, torch.device(device_type)
     dataset = open_dataset(config, data, config.data.val_split, class_names=loaded.class_names)
-    model = build_model(config.model, len(loaded.class_names), load_weights=False)
-    model.load_state_dict(loaded.weights)
-    place(model, config, device)
+    model = place(restored(loaded), config, device)
     pictures = [dataset[i].image for i in range(min(len(dataset), NUM_TIMED_PICTURES))]
     return time_inference(model, pictures, config, device).median
 

@@ -18,7 +18,7 @@ from ssd_dist.durable import new_folder
 from ssd_dist.experiment import anchored
 from ssd_dist.export.card import CardContent, matching_report, model_card
 from ssd_dist.export.check import agreement, file_detector, pytorch_detector
-from ssd_dist.export.graph import ExportedDetector, restored
+from ssd_dist.export.graph import ExportedDetector
 from ssd_dist.export.licences import licence_of_data, licence_of_weights
 from ssd_dist.export.measure import Detect, measure, variant_table
 from ssd_dist.export.onnx_file import Run, check_onnx_installed, load_onnx, write_onnx
@@ -29,6 +29,7 @@ from ssd_dist.export.torch_files import (
     write_torch_export,
     write_torchscript,
 )
+from ssd_dist.model.restored import restored
 from ssd_dist.structures import Split
 from ssd_dist.terminal import Terminal
 

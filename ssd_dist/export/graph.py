@@ -7,12 +7,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ssd_dist.checkpoint import Checkpoint, load_into
 from ssd_dist.config import PostprocessConfig
 from ssd_dist.export.resize import DynamicResize, FixedResize, picture_size
 from ssd_dist.export.suppression import Suppress, survivors
 from ssd_dist.model.mirror import averaged_output, mirrored_orders
-from ssd_dist.model.ssd import SSD, build_model
+from ssd_dist.model.ssd import SSD
 from ssd_dist.ops.boxes import decode
 
 OUTPUTS = ("boxes", "scores", "labels", "num_detections")
@@ -95,11 +94,3 @@ class ExportedDetector(nn.Module):
         boxes = decode(loc, self.model.priors_cxcywh[prior]).clamp(0, 1)
         valid = (scores > self.config.score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
         return boxes, torch.where(valid, scores, -1.0), labels
-
-
-def restored(checkpoint: Checkpoint) -> SSD:
-    """The checkpoint's network, on the CPU, in eval mode. Raises ValueError, in one sentence, if
-    the weights are not those of its configuration."""
-    model = build_model(checkpoint.config.model, len(checkpoint.class_names), load_weights=False)
-    load_into(model, checkpoint.weights, "the checkpoint")
-    return model.eval()

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ssd_dist.config import Norm
+from ssd_dist.model.folding import (
+    convolutions_before,
+    fold_held_norms,
+    probe_images,
+    same_outputs,
+)
 
 if TYPE_CHECKING:
     from ssd_dist.model.ssd import SSD
@@ -20,7 +26,8 @@ def apply_norm(model: SSD, norm: Norm) -> None:
     """Makes the model's batch-norm layers, in place, what `norm` says.
 
     - `batch`: left as they are; in training, statistics of each worker's batch.
-    - `frozen`: the stored statistics in training too; γ and β are trained.
+    - `frozen`: the stored statistics in training too; γ and β are trained. Computed by the
+      convolutions before them (see folding.py).
     - `sync`: `SyncBatchNorm`, statistics of all workers' batches; runs on GPUs only.
     - `none`: folded into the convolutions before them, which is the same function in eval mode and
       leaves no batch norm. Raises ValueError where a convolution can't take it up.
@@ -30,6 +37,7 @@ def apply_norm(model: SSD, norm: Norm) -> None:
     if norm == "frozen":
         model.norm_frozen = True
         hold_statistics(model)
+        fold_held_norms(model)
     elif norm == "sync":
         convert_sync_batchnorm(model)
     elif norm == "none":
@@ -73,10 +81,8 @@ def _fold(model: SSD) -> None:
         return
     was_training = model.training
     model.eval()
-    generator = torch.Generator().manual_seed(0)
-    images = 255 * torch.rand(1, 3, model.image_size, model.image_size, generator=generator)
-    images = images.to(model.priors_cxcywh.device)
-    convolutions, before = _convolutions_before(model, norms, images)
+    images = probe_images(model)
+    convolutions, before = convolutions_before(model, norms, images)
     for name, norm in norms.items():
         convolution = convolutions.get(name)
         mean, variance = norm.running_mean, norm.running_var
@@ -102,47 +108,12 @@ def _fold(model: SSD) -> None:
         convolution.bias.requires_grad_(True)  # born from a buffer, it would not train
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _without_norm(norm))
-    for folded, original in zip(model(images), before, strict=True):
-        if not (folded - original).abs().max() <= 1e-3 * original.abs().max():
-            raise ValueError(
-                "model.norm: 'none' would change what this model computes, as its convolutions "
-                "rescale their own weights or have other readers; choose frozen"
-            )
+    if not same_outputs(model(images), before):
+        raise ValueError(
+            "model.norm: 'none' would change what this model computes, as its convolutions "
+            "rescale their own weights or have other readers; choose frozen"
+        )
     model.train(was_training)
-
-
-def _convolutions_before(
-    model: SSD, norms: dict[str, _BatchNorm], images: Tensor
-) -> tuple[dict[str, nn.Conv2d], tuple[Tensor, Tensor]]:
-    """The convolution whose very output each batch norm takes, found by watching one forward pass;
-    and what that pass gave."""
-    producers: dict[
-        int, tuple[nn.Conv2d, Tensor]
-    ] = {}  # the tensor is kept so its id stays its own
-    found: dict[str, nn.Conv2d] = {}
-
-    def remember(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        producers[id(output)] = module, output
-
-    handles = [
-        module.register_forward_hook(remember)
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    for name, norm in norms.items():
-
-        def look_up(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            if id(inputs[0]) in producers:
-                found[name] = producers[id(inputs[0])][0]
-
-        handles.append(norm.register_forward_pre_hook(look_up))
-    try:
-        outputs = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found, outputs
 
 
 def _without_norm(norm: _BatchNorm) -> nn.Module:

@@ -15,7 +15,8 @@ from running import kill, read_json, run_job, start_job, wait_until
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.data.single import network_input, read_upright
 from ssd_dist.distributed.prediction_record import Record
-from ssd_dist.distributed.prediction_stream import NUM_SLOTS, detect_in_slots, restore
+from ssd_dist.distributed.prediction_stream import NUM_SLOTS, detect_in_slots
+from ssd_dist.model.restored import restored
 
 NUM_PICTURES = 30
 
@@ -62,7 +63,7 @@ def test_neither_workers_nor_batches_change_anything(predict, pictures, random_c
     images = [network_input(read_upright(pictures / f"{i:03d}.png"), 64) for i in range(4)]
     assert NUM_SLOTS["cpu"] == 4
     torch.set_num_threads(1)
-    alone = detect_in_slots(restore(loaded), torch.stack(images), range(4), loaded.config)
+    alone = detect_in_slots(restored(loaded), torch.stack(images), range(4), loaded.config)
     rows = read_json(reference / "detections.json")
     for i, (_, _, scores) in enumerate(alone):
         found = [row["score"] for row in rows if row["image_id"] == f"{i:03d}"]

@@ -154,11 +154,17 @@ def test_memory_equals_that_of_real_tensors(model, config, cost, monkeypatch):
 
 
 def test_activations_grow_with_the_batch(model, config, cost):
-    large = count_complexity(model, 64, config, batch_size=4 * BATCH).training
+    double, large = (
+        count_complexity(model, 64, config, batch_size=factor * BATCH).training for factor in (2, 4)
+    )
     assert large.memory.weights == cost.memory.weights
     assert large.memory.batch == 4 * cost.memory.batch
-    # All but batch norm's statistics and the like, which a batch has once.
-    assert large.memory.activations == pytest.approx(4 * cost.memory.activations, rel=0.02)
+    # Not what a batch has once: batch norm's statistics, the weights that took held ones up.
+    of_pictures = double.memory.activations - cost.memory.activations
+    assert large.memory.activations == pytest.approx(
+        cost.memory.activations + 3 * of_pictures, rel=1e-3
+    )
+    assert of_pictures > 0.1 * cost.memory.activations
     assert large.forward.macs == 4 * cost.forward.macs
     assert large.update == cost.update
 
@@ -169,7 +175,7 @@ def test_a_batch_in_parts_costs_the_same_and_holds_one_part(model, config, cost)
     whole = count_complexity(model, 64, config, batch_size=2 * BATCH).training
     assert split.step.macs == whole.step.macs
     assert split.memory.activations == cost.memory.activations
-    assert split.memory.activations < 0.55 * whole.memory.activations
+    assert split.memory.activations < 0.9 * whole.memory.activations
 
 
 def test_optimizer_state_and_average_are_what_they_are(model, config, cost):

@@ -14,8 +14,9 @@ from ssd_dist.data import open_split
 from ssd_dist.data.synthetic import CLASS_NAMES
 from ssd_dist.export.check import file_detections, planes, pytorch_detector
 from ssd_dist.export.export import FILES, ExportOptions, load, run_export, write
-from ssd_dist.export.graph import OUTPUTS, ExportedDetector, restored
+from ssd_dist.export.graph import OUTPUTS, ExportedDetector
 from ssd_dist.export.quantise import quantise
+from ssd_dist.model.restored import restored
 from ssd_dist.terminal import JobFailedError, Terminal
 
 pytest.importorskip("onnxruntime")
@@ -68,6 +69,27 @@ def test_candidates_of_each_class(tiny_checkpoint, draw, tmp_path):
     assert len(wanted.scores) > 5
     np.testing.assert_allclose(given.scores, wanted.scores, atol=1e-5)
     assert given.labels.tolist() == wanted.labels.tolist()
+
+
+def test_held_batch_norms_leave_no_trace(tiny_checkpoint, draw, tmp_path):
+    import onnx
+
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    config = replace(checkpoint.config, model=replace(checkpoint.config.model, norm="frozen"))
+    checkpoint = replace(checkpoint, config=config)
+    detector = ExportedDetector(restored(checkpoint), config.postprocess, (64, 64))
+    write(detector, tmp_path / "model.onnx", "onnx", checkpoint)
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    stored = {weight.name for weight in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 10
+    assert all(node.input[1] in stored for node in convolutions)
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    picture = draw(64, 64)
+    [given] = file_detections(load(tmp_path / "model.onnx", "onnx"), ["x"], planes(picture))
+    wanted = pytorch_detector(restored(checkpoint), config)("x", picture).detections
+    assert len(wanted.scores) == len(given.scores) > 5
+    np.testing.assert_allclose(given.scores, wanted.scores, atol=1e-5)
 
 
 def test_int8_is_smaller_and_finds_much_the_same(exported, tmp_path):
