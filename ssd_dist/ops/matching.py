@@ -15,8 +15,8 @@ from ssd_dist.structures import Targets
 IGNORED = -1
 """Label of a prior that is neither a positive nor a negative."""
 
-_OWN = 2.0
-"""Stands for the IoU of an object with its own prior: above all others."""
+_LISTED = 64
+"""Free priors that an object notes down each time that it looks at all of them."""
 _GROUP = 32
 """Neighbouring priors of which only the best is looked at at first."""
 
@@ -52,24 +52,26 @@ def match_priors(
     priors_cxcywh = priors_cxcywh.float()
     priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
     images = torch.arange(len(labels), device=labels.device).unsqueeze(1)
-    answers, own_prior = _overlaps(boxes_xyxy, present, priors_xyxy, iou_threshold)
+    best_object, own_prior = _overlaps(boxes_xyxy, present, priors_xyxy, iou_threshold)
     own_prior = _part_with(own_prior, boxes_xyxy, present, priors_xyxy)
-    answers.scatter_reduce_(1, own_prior, present, "amax")  # (B, P)
+    # A prior goes to the object that takes it for its own, the first of them; without one to the
+    # object that it overlaps most. Negative numbers, from the last backwards, tell the former.
+    none = present.shape[1]
+    takers = torch.where(present, torch.arange(-none, 0, device=labels.device), none)
+    best_object.scatter_reduce_(1, own_prior, takers, "amin")  # (B, P)
 
-    at = places(answers)
-    image = images.expand_as(answers)[at]
-    prior = torch.arange(len(priors_cxcywh), device=labels.device).expand_as(answers)[at]
-    overlaps = pairwise_iou(boxes_xyxy[image], priors_xyxy[prior].unsqueeze(-2)).squeeze(-1)
-    owned = (own_prior[image] == prior.unsqueeze(-1)) & present[image]
-    matched = overlaps.masked_fill_(owned, _OWN).argmax(dim=-1)
+    at = places(best_object < none)
+    image = images.expand_as(best_object)[at]
+    prior = torch.arange(len(priors_cxcywh), device=labels.device).expand_as(best_object)[at]
+    matched = best_object[at] % none
     found = torch.where(difficult[image, matched], IGNORED, labels[image, matched])
-    found = torch.where(answers[at], found, 0)
+    found = torch.where(best_object[at] < none, found, 0)
     positive = (found > 0).unsqueeze(-1)
     # Encode a harmless box where there is no positive: the log of a padded box would be infinite.
     boxes = torch.where(positive, boxes_xyxy[image, matched], priors_xyxy[prior])
-    prior_labels = torch.zeros(answers.shape, dtype=torch.int64, device=labels.device)
+    prior_labels = torch.zeros(best_object.shape, dtype=torch.int64, device=labels.device)
     prior_labels[at] = found
-    loc = torch.zeros(*answers.shape, 4, device=labels.device)
+    loc = torch.zeros(*best_object.shape, 4, device=labels.device)
     loc[at] = torch.where(positive, encode(boxes, priors_cxcywh[prior]), 0.0)
     return Targets(labels=prior_labels, loc=loc)
 
@@ -77,12 +79,14 @@ def match_priors(
 def _overlaps(
     boxes_xyxy: Tensor, present: Tensor, priors_xyxy: Tensor, iou_threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """Whether a prior has an IoU of at least `iou_threshold` with any object, (B, P) bool; and for
-    each object the prior with which it has the highest, of equal ones the first, (B, M), anything
-    where padded."""
+    """For each prior the object with which it has the highest IoU, (B, P), M where none reaches
+    `iou_threshold`; and for each object the prior with which it has the highest, (B, M), anything
+    where padded. Of equal ones the first."""
+    num_objects = present.shape[1]
     if not waits_for_nobody(present):
         iou = pairwise_iou(boxes_xyxy, priors_xyxy)
-        return (iou >= iou_threshold).any(dim=1), iou.argmax(dim=-1)
+        highest, best_object = iou.max(dim=1)
+        return torch.where(highest >= iou_threshold, best_object, num_objects), iou.argmax(dim=-1)
     # An IoU is at most the ratio of the areas. By falling or rising area, objects that are worked
     # on together have the priors of about their size in common, a quarter of all: the others can't
     # reach the threshold, nor be the best of an object for which one of these does.
@@ -92,7 +96,8 @@ def _overlaps(
     rows = boxes_xyxy[image, place]  # a row an object, of all images
     prior_area = area(priors_xyxy)
     least = iou_threshold * (1 - 1e-4)  # areas are rounded
-    answers = torch.zeros(len(present), len(priors_xyxy), dtype=torch.bool)
+    # The higher IoU, of equal ones the first object: positive floats have the order of their bits.
+    keys = torch.zeros(len(present), len(priors_xyxy), dtype=torch.int64)
     highest = rows.new_zeros(len(rows))
     best = torch.zeros_like(image)
     row_bytes = priors_xyxy.element_size() * len(priors_xyxy)
@@ -104,7 +109,9 @@ def _overlaps(
             continue
         iou = pairwise_iou(rows[part], priors_xyxy[number])
         row, column = (iou >= iou_threshold).nonzero(as_tuple=True)
-        answers[image[part][row], number[column]] = True
+        cell = image[part][row] * len(priors_xyxy) + number[column]
+        key = (iou[row, column].view(torch.int32).long() << 32) + num_objects - place[part][row]
+        keys.view(-1).scatter_reduce_(0, cell, key, "amax")
         highest[part], column = iou.max(dim=1)
         best[part] = number[column]
     [unsure] = (highest < iou_threshold).nonzero(as_tuple=True)
@@ -112,7 +119,7 @@ def _overlaps(
         best[unsure[part]] = pairwise_iou(rows[unsure[part]], priors_xyxy).argmax(dim=1)
     best_prior = torch.zeros_like(present, dtype=torch.int64)
     best_prior[image, place] = best
-    return answers, best_prior
+    return keys.bitwise_and_(0xFFFFFFFF).neg_().add_(num_objects), best_prior
 
 
 def _part_with(
@@ -122,40 +129,72 @@ def _part_with(
     objects and priors that remain, and so on (greedy bipartite matching). Of equal ones the first
     object, and its first prior. Objects beyond the number of priors get one that is taken already.
 
-    In an image where no two objects have the same best prior, that is already the result.
+    All objects ask for their best prior; those that are outdone ask for the best that no better
+    one has asked for, and so on. The result is the same in whatever order they ask.
     """
-    order = torch.arange(present.shape[1], device=present.device)
-    same = best_prior.unsqueeze(2) == best_prior.unsqueeze(1)
-    same &= present.unsqueeze(2) & present.unsqueeze(1) & (order > order.unsqueeze(1))
-    at = places(same.flatten(1).any(dim=1))
-    best_prior[at] = _best_free_priors(pairwise_iou(boxes_xyxy[at], priors_xyxy), present[at])
+    if not waits_for_nobody(present):
+        return _best_free_priors(pairwise_iou(boxes_xyxy, priors_xyxy), present)
+    num_objects, num_priors = present.shape[1], len(priors_xyxy)
+    image, place = present.nonzero(as_tuple=True)
+    rows = boxes_xyxy[image, place]  # a row an object, of all images
+    own = best_prior[image, place]
+    overlap = pairwise_iou(rows.unsqueeze(1), priors_xyxy[own].unsqueeze(1)).flatten(1)
+    rank = _rank(overlap, place, num_objects).squeeze(1)
+    asked = rank.new_zeros(len(present), num_priors)  # the rank of the best that has asked for each
+    # Of an object that was outdone the best that were free when it last had to look around.
+    count = min(num_priors, _LISTED)
+    listed, list_rank = rank.new_zeros(len(rows), count), rank.new_full((len(rows), count), -1)
+    while True:
+        asked.view(-1).scatter_reduce_(0, image * num_priors + own, rank, "amax")
+        [outdone] = ((rank < asked[image, own]) & (rank > 0)).nonzero(as_tuple=True)
+        if len(outdone) == 0:
+            break
+        is_open = list_rank[outdone] >= asked[image[outdone, None], listed[outdone]]
+        without = outdone[~is_open.any(dim=1)]
+        for part in parts(rows, len(without), priors_xyxy.element_size() * num_priors):
+            row = without[part]
+            iou = pairwise_iou(rows[row], priors_xyxy)
+            is_free = _rank(iou, place[row], num_objects) >= asked[image[row]]
+            overlap, listed[row] = _top_priors(torch.where(is_free, iou, -1.0), count)
+            list_rank[row] = _rank(overlap, place[row], num_objects)
+        if len(without) > 0:
+            is_open = list_rank[outdone] >= asked[image[outdone, None], listed[outdone]]
+        column = is_open.byte().argmax(dim=1)  # the first
+        has = is_open.any(dim=1)
+        first_choice = best_prior[image[outdone], place[outdone]]
+        own[outdone] = torch.where(has, listed[outdone, column], first_choice)
+        rank[outdone] = torch.where(has, list_rank[outdone, column], 0)  # 0: asks no more
+    best_prior[image, place] = own
     return best_prior
 
 
-def _best_free_priors(iou: Tensor, present: Tensor) -> Tensor:
-    """The above for the (B, M, P) IoU of some images → (B, M).
+def _rank(overlap: Tensor, place: Tensor, num_objects: int) -> Tensor:
+    """Whom a prior prefers: the higher IoU, of equal ones the first object.
 
-    Of each object only its M best priors matter: the others can take at most M - 1 of them. All
-    objects ask for the best prior that no better one has asked for; who is outdone asks again. Each
-    round settles at least the best pair that remains, and most of the others.
+    (R, K) IoU of the objects at the places (R,) of their images → (R, K) int64, above 0; below
+    where an IoU is. As whole numbers floats of at least 0 have their own order.
+    """
+    order = (num_objects - place).unsqueeze(-1)
+    return overlap.view(torch.int32).long() * (num_objects + 1) + order
+
+
+def _best_free_priors(iou: Tensor, present: Tensor) -> Tensor:
+    """The above for the (B, M, P) IoU → (B, M), without a look at the data.
+
+    Of each object only its M best priors matter: the others can take at most M - 1 of them. Each
+    round settles at least the best pair that remains.
     """
     num_images, num_objects, num_priors = iou.shape
     overlap, prior = _top_priors(iou, min(num_objects, num_priors))  # (B, M, K)
-    # Whom a prior prefers: the higher IoU, of equal ones the first object. Positive, and as whole
-    # numbers in the order of the IoUs, which are at least 0.
-    order = torch.arange(num_objects, 0, -1, device=iou.device)
-    rank = overlap.view(torch.int32).long() * (num_objects + 1) + order.unsqueeze(1)
+    rank = _rank(overlap, torch.arange(num_objects, device=iou.device), num_objects)
     rank.masked_fill_(~present.unsqueeze(-1), -1)
-    asked = rank.new_zeros(num_images, num_priors)  # the rank of the best that has asked for each
+    asked = rank.new_zeros(num_images, num_priors)
     for _ in range(num_objects):
         open_to = rank >= asked.gather(1, prior.flatten(1)).view_as(rank)
         place = open_to.byte().argmax(dim=-1, keepdim=True)  # the first
         own = prior.gather(-1, place).squeeze(-1)
         asks = torch.where(open_to.any(dim=-1), rank.gather(-1, place).squeeze(-1), 0)
-        before = asked
-        asked = before.scatter_reduce(1, own, asks, "amax")
-        if waits_for_nobody(iou) and torch.equal(asked, before):
-            break
+        asked = asked.scatter_reduce(1, own, asks, "amax")
     return own
 
 

@@ -82,7 +82,10 @@ def test_a_cpu_finds_what_a_gpu_finds(seed, threshold):
     own = torch.randint(len(priors), (2, 2), generator=generator)
     boxes[:, :2] = cxcywh_to_xyxy(priors[own])
     labels = torch.randint(0, 3, (2, 9), generator=generator)
-    arguments = boxes, labels, labels == 2, priors, threshold
+    assert_same_as_on_a_gpu(boxes, labels, labels == 2, priors, threshold)
+
+
+def assert_same_as_on_a_gpu(*arguments):
     here = match_priors(*arguments)
     with pytest.MonkeyPatch.context() as patch:
         for module in (by_device, matching):
@@ -90,6 +93,21 @@ def test_a_cpu_finds_what_a_gpu_finds(seed, threshold):
         there = match_priors(*arguments)
     assert torch.equal(here.labels, there.labels)
     assert torch.equal(here.loc, there.loc)
+
+
+@pytest.mark.parametrize(
+    ("num_objects", "num_priors", "apart"),
+    [(150, 1000, 0.1), (150, 1000, 0.0), (90, 70, 0.1)],  # the last: some go without
+)
+def test_a_crowd_in_one_place(num_objects, num_priors, apart):
+    """Where a CPU asks for the outdone alone, a GPU for all: two algorithms, one result."""
+    generator = torch.Generator().manual_seed(0)
+    low = 0.4 + apart * torch.rand(2, num_objects, 2, generator=generator)
+    boxes = torch.cat([low, low + 0.2], -1)
+    boxes[1, ::2] = boxes[1, :1]
+    labels = torch.randint(0, 9, (2, num_objects), generator=generator)
+    priors = torch.rand(num_priors, 4, generator=generator) * 0.5 + 0.1
+    assert_same_as_on_a_gpu(boxes, labels, labels == 8, priors, 0.5)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 30))
