@@ -10,14 +10,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.nn.parallel import DistributedDataParallel
 
 from ssd_dist import engine, training
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import load_config, replace_at
 from ssd_dist.data import open_split
 from ssd_dist.divergence import NonFiniteLossError
-from ssd_dist.engine import Worker
+from ssd_dist.engine import Worker, data_parallel
 from ssd_dist.ops.loss import multibox_sums
 from ssd_dist.training import train
 
@@ -67,8 +66,8 @@ def work_counting(rank, world_size, config, data, folder, port):
     """Writes how often gradients were exchanged."""
     exchanged = []
 
-    def wrap(model, **options):
-        network = DistributedDataParallel(model, **options)
+    def wrap(model):
+        network = data_parallel(model)
 
         def exchange(_, bucket):
             exchanged.append(bucket.index())
@@ -77,7 +76,7 @@ def work_counting(rank, world_size, config, data, folder, port):
         network.register_comm_hook(None, exchange)
         return network
 
-    training.DistributedDataParallel = wrap
+    training.data_parallel = wrap
     work(rank, world_size, config, data, folder, port)
     if rank == 0:
         (folder / "exchanges").write_text(str(len(exchanged)))
