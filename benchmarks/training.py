@@ -97,10 +97,10 @@ def peer(data: Path, arguments: Arguments, setting: dict[str, Any]) -> float:
     return statistics.median(json.loads(done.stdout.splitlines()[-1])[1:])
 
 
-def first_weights(data: Path, arguments: Arguments, scratch: Path) -> dict[str, str]:
+def first_weights(data: Path, arguments: Arguments, scratch: Path, threads: int) -> dict[str, str]:
     """A detector with statistics to hold, for both: `weights` as an option of each."""
     file = scratch / "first.pth"
-    peer(data, arguments, {"epochs": 2, "threads": os.cpu_count(), "save": file})
+    peer(data, arguments, {"epochs": 2, "threads": threads, "save": file})
     return {"weights": str(file)}
 
 
@@ -128,20 +128,20 @@ def main(arguments: Arguments) -> None:
         data = copy_part(arguments.data, Path(scratch) / "data", count)
         few = min(count, 5 * arguments.batch)
         short = copy_part(arguments.data, Path(scratch) / "short", few)
-        model = first_weights(data, arguments, Path(scratch)) if arguments.norm == "frozen" else {}
+        model = {}
+        if arguments.norm == "frozen":
+            model = first_weights(data, arguments, Path(scratch), cores)
         tried = [
             (peer(short, arguments, setting | model), setting)
             for setting in settings(cores, arguments.device, arguments.norm)
         ]
+        # The best of each group: whether under torchrun, and the norm.
+        bests: dict[tuple[bool, str], dict[str, Any]] = {}
         for rate, setting in sorted(tried, key=lambda pair: -pair[0]):
             console.print(f"  torchvision {rate:6.2f} pictures/s with {_shown(setting)}")
-        bests: dict[tuple[bool, str], dict[str, Any]] = {}
-        for _, setting in sorted(tried, key=lambda pair: -pair[0]):
             bests.setdefault(("processes" in setting, setting["norm"]), setting)
-        alone = [group for group in bests if not group[0]]
-        groups = [*alone, *(group for group in bests if group[0])]
-        rows: list[dict[tuple[bool, str], float]] = []
-        ours = []
+        groups = sorted(bests)
+        rows = []
         config = {
             "epochs": 3,
             "lr": LEARNING_RATES[arguments.norm],
@@ -154,13 +154,12 @@ def main(arguments: Arguments) -> None:
         }
         size = from_mapping(config).model.image_size
         for turn in range(arguments.rounds):
-            rows.append(
-                {g: peer(data, arguments, bests[g] | model | {"epochs": 3}) for g in groups}
-            )
+            theirs = {g: peer(data, arguments, bests[g] | model | {"epochs": 3}) for g in groups}
             name = f"train-{turn}"
             workers = cores if arguments.device == "cpu" else 1
             history = train_job(config, data, Path(scratch), name, workers=workers)
-            ours.append(statistics.median(epoch["images_per_second"] for epoch in history[1:]))
+            ours = statistics.median(epoch["images_per_second"] for epoch in history[1:])
+            rows.append((theirs, ours))
         table = Table(
             title=f"{arguments.model}, {size} pixels, {count} pictures an epoch, batch "
             f"{arguments.batch}, norm {arguments.norm}, {arguments.precision} on "
@@ -169,15 +168,16 @@ def main(arguments: Arguments) -> None:
         names = (f"torchvision, {norm}" + ", torchrun" * many for many, norm in groups)
         for column in ("turn", *names, "ssd_dist", "times as fast"):
             table.add_column(column, justify="right")
-        for turn, (theirs, own) in enumerate(zip(rows, ours, strict=True)):
+        for turn, (theirs, ours) in enumerate(rows):
             cells = (f"{theirs[group]:.2f}/s" for group in groups)
-            ratios = " ".join(f"{own / theirs[group]:.2f}" for group in groups)
-            table.add_row(str(turn), *cells, f"{own:.2f}/s", ratios)
+            ratios = " ".join(f"{ours / theirs[group]:.2f}" for group in groups)
+            table.add_row(str(turn), *cells, f"{ours:.2f}/s", ratios)
         # The comparison that is asked for is with the script in one process; under torchrun it is
         # shown beside it.
         ratio = min(
-            statistics.median(own / theirs[group] for theirs, own in zip(rows, ours, strict=True))
-            for group in alone
+            statistics.median(ours / theirs[group] for theirs, ours in rows)
+            for group in groups
+            if not group[0]
         )
         console.print(table)
     needed = NEEDED[arguments.model]

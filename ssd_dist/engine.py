@@ -247,7 +247,7 @@ def data_parallel(model: SSD) -> DistributedDataParallel:
 
     Batch norm's running statistics stay each worker's own: training does not read them.
     """
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, broadcast_buffers=False)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, forward_sync_buffers=False)
 
 
 def laid_out(images: Tensor, config: Config) -> Tensor:

@@ -32,9 +32,12 @@ def work(rank, world_size, config, data, folder, port):
         if rank == 0:
             report.save(folder / f"epoch_{int(report.metrics['epoch'])}")
 
-    train(config, data, Worker(torch.device("cpu"), rank, world_size), on_epoch)
-    if world_size > 1:
-        dist.destroy_process_group()
+    try:
+        train(config, data, Worker(torch.device("cpu"), rank, world_size), on_epoch)
+    finally:
+        # Left to the end of the process, the group's threads may abort it.
+        if world_size > 1:
+            dist.destroy_process_group()
 
 
 def run(world_size, config, data, folder, work=work):

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from normed_models import build_with_statistics, norms
 from torch import nn
 
 from ssd_dist.config import ModelConfig
@@ -17,22 +18,6 @@ MODELS = [
     {"backbone": "tf_efficientnet_lite0", "image_size": 96},  # TensorFlow's padding, timm's norms
     {"backbone": "densenet121", "image_size": 64},  # norms that no convolution precedes
 ]
-
-
-def with_statistics(**fields):
-    torch.manual_seed(0)
-    model = build_model(ModelConfig(**fields), num_classes=3).double()
-    with torch.no_grad():
-        for norm in norms(model):
-            norm.running_mean.uniform_(-0.2, 0.2)
-            norm.running_var.uniform_(0.5, 2)
-            norm.weight.uniform_(0.5, 1.5)
-            norm.bias.uniform_(-0.2, 0.2)
-    return model
-
-
-def norms(model):
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def held(model):
@@ -53,7 +38,7 @@ def outputs_and_gradients(model):
 @pytest.fixture(params=MODELS, ids=lambda fields: fields.get("backbone", "ssdlite320"))
 def plain(request):
     """A model in eval mode whose batch norms are all its own work."""
-    return with_statistics(**request.param).eval()
+    return build_with_statistics(**request.param).double()
 
 
 @pytest.fixture

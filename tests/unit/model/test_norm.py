@@ -5,8 +5,8 @@ import logging
 
 import pytest
 import torch
+from normed_models import build_with_statistics, norms
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssd_dist.config import ModelConfig
 from ssd_dist.model.norm import apply_norm, check_single_pictures
@@ -19,23 +19,6 @@ MODELS = [
     {"backbone": "mobilenetv3_small_100", "image_size": 64},
     {"backbone": "resnet18", "image_size": 64, "architecture": "ssdlite"},
 ]
-
-
-def build_with_statistics(**fields):
-    """A model whose batch norms have something to fold."""
-    torch.manual_seed(0)
-    model = build_model(ModelConfig(**fields), num_classes=3)
-    with torch.no_grad():
-        for module in norms(model):
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.uniform_(-0.2, 0.2)
-    return model.eval()
-
-
-def norms(model):
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 def images(model, batch=2):
