@@ -20,7 +20,8 @@ _SECTION_KINDS = {
 
 _OPERATIONS = {
     "convolution": (
-        "conv1d conv2d conv3d conv_transpose2d convolution mkldnn_convolution cudnn_convolution"
+        "conv1d conv2d conv3d conv_transpose2d convolution mkldnn_convolution cudnn_convolution "
+        "winograd_convolution"
     ),
     "matrix_product": "linear mkldnn_linear addmm mm bmm baddbmm scaled_dot_product_attention",
     "batch_norm": (
