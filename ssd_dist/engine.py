@@ -24,7 +24,6 @@ from ssd_dist.divergence import LossWatch
 from ssd_dist.interruption import EpochInterruptedError, EpochPart, agreed, never
 from ssd_dist.model.mirror import averaged_output
 from ssd_dist.model.ssd import SSD
-from ssd_dist.model.winograd import use_winograd
 from ssd_dist.ops.loss import multibox_loss, multibox_sums
 from ssd_dist.ops.matching import match_priors
 from ssd_dist.ops.postprocess import detect
@@ -236,13 +235,16 @@ def place(model: SSD, config: Config, device: torch.device) -> SSD:
     """Moves the model to `device` and has it compute there in the quickest way.
 
     On a GPU its weights take the layout of its images; on a CPU they stay as they are, as the
-    kernels reorder them anyway, and wide convolutions take fewer multiplications (winograd.py).
+    kernels reorder them anyway, and layers are computed in ways of ours (model/cpu).
     """
     model.to(device)
     if config.channels_last and device.type == "cuda":
         model.to(memory_format=torch.channels_last)
     if device.type == "cpu":
-        use_winograd(model)
+        # Here, for numba's import takes a third of a second that GPUs have no use for.
+        from ssd_dist.model.cpu.layers import use_quick_layers
+
+        use_quick_layers(model)
     return model
 
 

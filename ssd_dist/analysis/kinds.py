@@ -23,10 +23,11 @@ _OPERATIONS = {
         "conv1d conv2d conv3d conv_transpose2d convolution mkldnn_convolution cudnn_convolution "
         "winograd_convolution"
     ),
+    "convolution_and_norm": "convolution_chain",
     "matrix_product": "linear mkldnn_linear addmm mm bmm baddbmm scaled_dot_product_attention",
     "batch_norm": (
         "batch_norm native_batch_norm cudnn_batch_norm miopen_batch_norm batch_norm_stats "
-        "batch_norm_elemt batch_norm_gather_stats_with_counts sync_batch_norm"
+        "batch_norm_elemt batch_norm_gather_stats_with_counts sync_batch_norm norm_activation"
     ),
     "activation": (
         "relu relu6 leaky_relu elu celu selu gelu silu mish sigmoid hardsigmoid hardswish hardtanh "
@@ -43,8 +44,9 @@ _OPERATIONS = {
 """Kind → operations, as ATen names them without `_backward` and trailing underscores."""
 
 KINDS = tuple(dict.fromkeys([*_OPERATIONS, *_SECTION_KINDS.values(), "rest"]))
-"""Every kind. `rest`: sums and products of maps, copies, the profiler's and Python's own time, and
-whatever operation is not known here."""
+"""Every kind. `convolution_and_norm`: convolutions with the batch norms, activations and gates that
+are computed along with them (model/cpu). `rest`: sums and products of maps, copies, the profiler's
+and Python's own time, and whatever operation is not known here."""
 
 BESIDE_CONVOLUTION = ("batch_norm", "dropout", "softmax_and_regression")
 """What the thesis named together: batch normalisation, dropout, regression, classification."""
@@ -112,6 +114,8 @@ def share_beside_convolution(percent: Mapping[str, float]) -> dict[str, object]:
     parts = ", ".join(
         f"{_words(kind)} {percent.get(kind, 0.0):.1f} %" for kind in BESIDE_CONVOLUTION
     )
+    within = percent.get("convolution_and_norm", 0.0)
+    rest = f"; {within:.1f} % more go to convolutions and norms computed at once" * (within > 0)
     return {
         "percent": ours,
         "thesis_percent": [low, high],
@@ -119,7 +123,7 @@ def share_beside_convolution(percent: Mapping[str, float]) -> dict[str, object]:
         "sentence": (
             "The thesis that this project follows saw batch normalisation, dropout, regression and "
             f"classification take {low:g} to {high:g} % of the training time; here they take "
-            f"{ours:.1f} %, {place} that range ({parts})."
+            f"{ours:.1f} %, {place} that range ({parts}{rest})."
         ),
     }
 

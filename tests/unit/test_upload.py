@@ -65,4 +65,6 @@ def test_the_upload_is_small_and_whole(with_gitignore, clone, tmp_path):
     assert sent.isdisjoint(PLANTED)
     folders = ("ssd_dist/", "jobs/", "configs/")
     assert {name for name in project_files() if name.startswith(folders)} <= sent
-    assert not [name for name in sent if name.startswith(("tests/", "docs/"))]
+    assert not [
+        name for name in sent if name.startswith(("tests/", "docs/", "benchmarks/", "deploy/"))
+    ]

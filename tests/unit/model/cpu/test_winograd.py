@@ -14,8 +14,8 @@ from torch.profiler import profile
 from ssd_dist.analysis.kinds import percent_by_kind
 from ssd_dist.config import Config, ModelConfig
 from ssd_dist.engine import place
+from ssd_dist.model.cpu.winograd import WinogradConvolution, convolution, use_winograd
 from ssd_dist.model.ssd import build_model
-from ssd_dist.model.winograd import WinogradConvolution, convolution, use_winograd
 
 
 def given_tensors(batch, inputs, outputs, height, width, dtype=torch.float64):
