@@ -96,7 +96,9 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     config, data = anchored(replace_at(config, given), arguments.data)
     fetch_shown(data, terminal)
     with importing():
-        join_while_importing("ssd_dist.training", "pandas", "tensorboardX", "optuna")
+        join_while_importing(
+            "ssd_dist.training", "pandas", "tensorboardX", "optuna", dashboard=True
+        )
         from ssd_dist.data.fitted_priors import with_fitted_priors
         from ssd_dist.distributed.search import run_search
 

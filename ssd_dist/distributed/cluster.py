@@ -45,13 +45,13 @@ class Cluster:
         return sum(machine.num_slots(share) for machine in self.machines)
 
 
-def connect(terminal: Terminal) -> Cluster:
+def connect(terminal: Terminal, *, dashboard: bool = False) -> Cluster:
     """Joins the Ray that RAY_ADDRESS or the submitted job names, or starts one on this machine.
 
-    A Ray started here listens on loopback and asks for a token, which lies in Ray's own place. Of
-    one that asks for none, people are warned.
+    A Ray started here listens on loopback and asks for a token, which lies in Ray's own place; it
+    has a dashboard if `dashboard` is set. Of one that asks for none, people are warned.
     """
-    context = join_ray()
+    context = join_ray(dashboard=dashboard)
     address = ray.get_runtime_context().gcs_address
     if is_open(address):
         terminal.line(

@@ -17,6 +17,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_actors, list_jobs, list_placement_groups
 
+from ssd_dist.distributed.joining import started_here
 from ssd_dist.distributed.machines import HEAD
 
 _INTERVAL_S = 2.0
@@ -25,10 +26,13 @@ _MOST = 10_000
 
 
 def start_janitor(serve_app: str | None = None) -> None:
-    """Starts it for this job; it ends by itself, seconds after the job.
+    """Starts it for this job; it ends by itself, seconds after the job. A Ray that the job started
+    needs none: it ends with the job, and all that runs there.
 
     `serve_app`: the job's application on Ray Serve, which would outlive it.
     """
+    if started_here():
+        return
     job = ray.get_runtime_context().get_job_id()
     # Detached, or it would end with the job; on the head, as Ray Train's helpers are.
     janitor = _Janitor.options(lifetime="detached").remote()  # type: ignore[attr-defined]

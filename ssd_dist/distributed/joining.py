@@ -22,10 +22,27 @@ from ssd_dist.distributed.access import keep_token_private, token_place
 
 _CONNECT_TIMEOUT_S = 10.0
 _REFUSED = "InvalidAuthToken"
+_WITHOUT_DASHBOARD = {
+    # What nobody looks at without Ray's dashboard: the state of processes every five seconds, what
+    # they measure, how long events took, what became of each task. A fiftieth of a core.
+    "REPORTER_UPDATE_INTERVAL_MS": "3600000",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    # The log monitor looks for new files ten times a second, a hundredth of a core, to send their
+    # lines to a driver that does not want them.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+}
+"""The environment of a Ray that is started here without it, where its user has not said otherwise.
+"""
 
 
-def join_ray() -> Any:
+def join_ray(*, dashboard: bool = False) -> Any:
     """`ray.init`, quietly: what Ray tells its process of the cluster.
+
+    `dashboard`: whether a Ray that is started here has Ray's own. It takes three seconds of the
+    processors at the start and a twentieth of one all the time.
 
     Raises ConnectionError, in one sentence, if the Ray that RAY_ADDRESS names does not answer, or
     asks for another token.
@@ -37,9 +54,10 @@ def join_ray() -> Any:
         keep_token_private()
     written = ""
     try:
-        with _standard_error() as file, _allocator_for_workers() as runtime_env:
+        with _standard_error() as file, _environment_of_processes(dashboard) as runtime_env:
             try:
                 return ray.init(
+                    include_dashboard=dashboard,  # has no effect on a Ray that is joined
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     ignore_reinit_error=True,
@@ -60,7 +78,14 @@ def join_ray() -> Any:
         raise
 
 
-def join_while_importing(*modules: str) -> None:
+def started_here() -> bool:
+    """Whether this job started the Ray that it has joined: then it is alone there, on this one
+    machine, and Ray ends with it."""
+    node = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
+def join_while_importing(*modules: str, dashboard: bool = False) -> None:
     """Joins Ray while a thread imports what is needed next: each takes seconds, and Ray's start is
     mostly waiting. :func:`join_ray` then finds it joined.
 
@@ -76,24 +101,26 @@ def join_while_importing(*modules: str) -> None:
     importing = threading.Thread(target=import_all)
     importing.start()
     try:
-        join_ray()
+        join_ray(dashboard=dashboard)
     finally:
         importing.join()
 
 
 @contextlib.contextmanager
-def _allocator_for_workers() -> Iterator[dict[str, Any] | None]:
+def _environment_of_processes(dashboard: bool) -> Iterator[dict[str, Any] | None]:
     """The runtime environment by which workers get the allocator's environment, where their user
     has not said otherwise.
 
     A Ray that is started here inherits it from this process, meanwhile: a runtime environment would
     cost the start of every process half a second, and no process that Ray starts ahead has one.
     """
-    missing = {name: v for name, v in allocator.ENVIRONMENT.items() if name not in os.environ}
     if not _starts_one():
+        missing = {name: v for name, v in allocator.ENVIRONMENT.items() if name not in os.environ}
         said = {name: os.environ[name] for name in allocator.ENVIRONMENT if name not in missing}
         yield {"env_vars": {**missing, **said}}
         return
+    wanted = allocator.ENVIRONMENT | ({} if dashboard else _WITHOUT_DASHBOARD)
+    missing = {name: v for name, v in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield None

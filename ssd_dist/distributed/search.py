@@ -105,7 +105,7 @@ def run_search(
     preparation = prepare(config, data)
     terminal.introduce(preparation)
     _check_batches(config, preparation.num_train, workers_per_trial)
-    cluster = connect(terminal)
+    cluster = connect(terminal, dashboard=True)
     share = 1.0 if gpus_per_trial is None else gpus_per_trial
     at_once = concurrent or max(1, cluster.num_slots(share) // max(1, workers_per_trial))
     if concurrent is None:

@@ -73,7 +73,7 @@ def run_service(
     restored(checkpoint)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listener(host, port))
-        cluster = connect(terminal)
+        cluster = connect(terminal, dashboard=True)
         stack.enter_context(_terminated_as_interrupted())  # Ray has just set its own way
         most = fitting_workers(max_workers, cluster, cluster.num_slots())
         if min_workers > most:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.train import (
     CheckpointConfig,
     ControllerError,
@@ -18,7 +17,6 @@ from ray.train import (
     ScalingConfig,
 )
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks import DatasetsCallback
 
 from ssd_dist.config import Config, to_mapping
 from ssd_dist.distributed.buckets import below, shown_location
@@ -31,14 +29,17 @@ from ssd_dist.distributed.elastic import (
 )
 from ssd_dist.distributed.event_files import EventFiles
 from ssd_dist.distributed.janitor import start_janitor
+from ssd_dist.distributed.joining import started_here
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import StorageLostError, is_full, patiently
 from ssd_dist.distributed.preemption import saving_on_sigterm
 from ssd_dist.distributed.process_group import NodeTorchConfig
-from ssd_dist.distributed.progress import follow_training, start_board
+from ssd_dist.distributed.progress import follow_training
+from ssd_dist.distributed.progress_board import ProgressBoard, new_board
 from ssd_dist.distributed.safeguards import Safeguards
 from ssd_dist.distributed.storage_check import check_storage
 from ssd_dist.distributed.train_worker import train_worker
+from ssd_dist.distributed.trainer import LoneTrainer, Trainer
 from ssd_dist.experiment import check_start, finish_experiment, start_experiment
 from ssd_dist.terminal import JobFailedError, Terminal, shown
 from ssd_dist.training import prepare
@@ -105,7 +106,7 @@ def run_training(
     start_experiment(folder, "train", config, data)
 
     start_janitor()
-    board = start_board()
+    board = new_board()
 
     def trainer() -> TorchTrainer:
         return build_trainer(
@@ -115,6 +116,7 @@ def run_training(
             cluster,
             Safeguards(storage, "training", hang_timeout_s),
             num_workers=num_workers,
+            alone=started_here(),
             progress=board,
         )
 
@@ -129,7 +131,9 @@ def run_training(
             raise JobFailedError(f"{error}; --resume goes on from the last epoch") from error
         except Exception as error:
             raise JobFailedError(f"the training failed: {root_cause(error)}") from error
-    if (reason := ray.get(board.divergence.remote())) is not None:
+    reason = board.divergence()
+    board.clear()
+    if reason is not None:
         raise JobFailedError(f"the training diverged: {reason}")
     kept = result.best_checkpoints or []
     best, metrics = max(kept, key=lambda pair: pair[1]["map_11pt"])
@@ -146,15 +150,17 @@ def build_trainer(
     safeguards: Safeguards,
     *,
     num_workers: NumWorkers,
-    progress: Any = None,
+    alone: bool = False,
+    progress: ProgressBoard | None = None,
     resume: str | None = None,
     callbacks: list[Any] | None = None,
 ) -> TorchTrainer:
     """The Ray Train run whose files lie in `name` in the experiment, not yet started. A run that
     was cut off goes on where it stopped; one that has no checkpoint yet, from that at the location
-    `resume`."""
+    `resume`. `alone`: nothing else runs on this Ray, which ends with the training."""
     run = below(safeguards.storage, *name.split("/"))
     request = {
+        "alone": alone,
         "config": to_mapping(config),
         "data": data,
         "device_type": cluster.device,
@@ -163,7 +169,7 @@ def build_trainer(
         "run": run,
         "safeguards": asdict(safeguards),
     }
-    return _Trainer(
+    return (LoneTrainer if alone else Trainer)(
         train_worker,
         train_loop_config=request,
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees that of Train v1
@@ -183,15 +189,6 @@ def build_trainer(
             callbacks=callbacks or [],
         ),
     )
-
-
-class _Trainer(TorchTrainer):
-    """Without the actor that hands out Ray Data sets, as there are none: it would take a second of
-    the start and 175 MB."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # as above
-        return [one for one in callbacks if not isinstance(one, DatasetsCallback)]
 
 
 def fit(make_trainer: Callable[[], TorchTrainer], storage: str) -> Result:

@@ -16,6 +16,7 @@ from ray.train import Checkpoint, get_checkpoint, get_context, report
 from ssd_dist.config import from_mapping
 from ssd_dist.distributed.buckets import below, local_copy, open_location
 from ssd_dist.distributed.interrupted import newest, store_checkpoint
+from ssd_dist.distributed.own_core import own_core
 from ssd_dist.distributed.patience import patiently
 from ssd_dist.distributed.safeguards import Safeguards
 from ssd_dist.distributed.worker import train_and_report
@@ -44,6 +45,8 @@ def train_worker(request: dict[str, Any]) -> None:
         report(metrics, checkpoint=stored, checkpoint_upload_fn=upload)
 
     with contextlib.ExitStack() as stack:
+        if request["alone"] and request["device_type"] == "cpu":
+            stack.enter_context(own_core(context.get_local_rank(), context.get_local_world_size()))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssd_dist_"))
         resume = patiently(
             lambda: stack.enter_context(
@@ -53,7 +56,7 @@ def train_worker(request: dict[str, Any]) -> None:
         )
         if progress is not None and context.get_world_rank() == 0:
             resumed = resume is not None
-            progress.push_start.remote(context.get_world_size(), resumed=resumed)
+            progress.push_start(context.get_world_size(), resumed=resumed)
         train_and_report(
             from_mapping(request["config"]),
             request["data"],

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 import torch.distributed as dist
 
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.config import Config
 from ssd_dist.distributed.memory import memory_error, ran_out_of_memory
+from ssd_dist.distributed.progress_board import ProgressBoard
 from ssd_dist.distributed.safeguards import Guard, Safeguards, guarded
 from ssd_dist.divergence import NonFiniteLossError
 from ssd_dist.engine import Worker
@@ -61,7 +61,7 @@ def train_and_report(
     scratch: Path,
     resume: Path | None,
     safeguards: Safeguards,
-    progress: Any = None,
+    progress: ProgressBoard | None = None,
 ) -> None:
     """Trains and hands each epoch's metrics and checkpoint to `report`.
 
@@ -75,7 +75,7 @@ def train_and_report(
         scratch: where a checkpoint is written before it is stored; on a local disk.
         resume: the checkpoint to go on from.
         safeguards: what this worker is guarded by.
-        progress: handle of a Progress actor.
+        progress: where the first worker tells how far it is.
 
     Raises WorkerEndedError if it was about to be ended, and has stored its state;
     WorkerMemoryError, in one sentence, if it ran out of memory.
@@ -93,16 +93,15 @@ def _train_guarded(
     guard: Guard,
     scratch: Path,
     resume: Path | None,
-    progress: Any,
+    progress: ProgressBoard | None,
 ) -> None:
-
     def on_epoch(epoch: EpochReport) -> None:
         if worker.rank > 0:
             report(epoch.metrics, None, guard.waiting)
             guard.stored()
             return
         if progress is not None:
-            progress.push_epoch.remote(epoch.metrics)
+            progress.push_epoch(epoch.metrics)
         folder = scratch / f"epoch_{int(epoch.metrics['epoch']):04d}"
         epoch.save(folder)
         draw_pictures(epoch, folder)
@@ -110,7 +109,7 @@ def _train_guarded(
         guard.stored()
         shutil.rmtree(folder, ignore_errors=True)
 
-    shown = progress is not None and worker.rank == 0
+    board = progress if worker.rank == 0 else None
     try:
         train(
             config,
@@ -118,7 +117,7 @@ def _train_guarded(
             worker,
             on_epoch,
             resume=resume,
-            on_step=_throttled(progress) if shown else None,
+            on_step=_throttled(board) if board is not None else None,
             check_in=guard.check_in,
         )
     except TrainingInterruptedError as interrupted:
@@ -127,8 +126,8 @@ def _train_guarded(
     except NonFiniteLossError as error:
         # Every worker sees the same gradient, so all end here together. A report and not an error:
         # Ray would take the worker for lost and start the training again.
-        if shown:
-            ray.get(progress.push_divergence.remote(str(error)))
+        if board is not None:
+            board.push_divergence(str(error))
         report({"diverged": str(error), "map_11pt": 0.0, "epoch": 0}, None, guard.waiting)
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
@@ -155,7 +154,7 @@ def draw_pictures(epoch: EpochReport, folder: Path) -> None:
     )
 
 
-def _throttled(progress: Any) -> Callable[[int, int], None]:
+def _throttled(progress: ProgressBoard) -> Callable[[int, int], None]:
     last = 0.0
 
     def on_step(step: int, num_steps: int) -> None:
@@ -163,6 +162,6 @@ def _throttled(progress: Any) -> Callable[[int, int], None]:
         now = time.monotonic()
         if now - last >= _PROGRESS_INTERVAL_S or step == num_steps:
             last = now
-            progress.push_step.remote(step, num_steps)
+            progress.push_step(step, num_steps)
 
     return on_step

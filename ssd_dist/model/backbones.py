@@ -173,35 +173,32 @@ def backbone_pixels(name: str) -> PretrainedCfg:
     return PretrainedCfg() if pixels is None else pixels
 
 
-def build_torchvision_detector(config: ModelConfig, num_classes: int) -> torchvision_ssd.SSD:
-    """torchvision's detector of this architecture, randomly initialised, for its parts.
+def build_torchvision_detector(
+    config: ModelConfig, num_classes: int
+) -> tuple[torchvision_ssd.SSD, list[Tensor]]:
+    """torchvision's detector of this architecture, randomly initialised, for its parts; and its
+    feature maps of one image, as tensors without memory.
 
     Raises ValueError where the image is too small for its last maps.
     """
-    build = partial(
-        TORCHVISION_DETECTORS[config.architecture],
-        weights=None,
-        weights_backbone=None,
-        num_classes=num_classes + 1,
+    detector = TORCHVISION_DETECTORS[config.architecture](
+        weights=None, weights_backbone=None, num_classes=num_classes + 1
     )
-    with torch.device("meta"):
-        probe = build()
-    try:
-        meta_outputs(probe.backbone, config.image_size)
-    except RuntimeError as error:
-        made_for = probe.transform.min_size[0]
-        raise ValueError(
-            f"model.image_size: {config.image_size} pixels leave nothing of the last maps of "
-            f"{config.architecture}; use {made_for}, the size it was made for, or more"
-        ) from error
-    detector = build()
     if config.architecture == "ssdlite320_mobilenet_v3_large" and config.weights == "imagenet":
         # Its reduced tail (MobileNetV3, table 6) has no ImageNet weights, and so torchvision
         # builds the full one where these are asked for.
         norm_layer = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
         classifier = mobilenet_v3_large(weights=None, norm_layer=norm_layer)
         detector.backbone = _mobilenet_extractor(classifier, 6, norm_layer)
-    return detector
+    try:
+        outputs = meta_outputs(detector.backbone, config.image_size)
+    except RuntimeError as error:
+        made_for = detector.transform.min_size[0]
+        raise ValueError(
+            f"model.image_size: {config.image_size} pixels leave nothing of the last maps of "
+            f"{config.architecture}; use {made_for}, the size it was made for, or more"
+        ) from error
+    return detector, outputs
 
 
 def meta_outputs(module: nn.Module, image_size: int) -> list[Tensor]:

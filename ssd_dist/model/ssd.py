@@ -151,6 +151,8 @@ def freeze_early_layers(backbone: nn.Module, config: ModelConfig) -> None:
     Strides grow on the way through a backbone, so the backward pass ends at the first layer that
     trains.
     """
+    if config.frozen_stride == 0:
+        return
     early: list[nn.Module] = []
 
     def look_at(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -198,8 +200,7 @@ def _timm_ssd(config: ModelConfig, num_classes: int) -> SSD:
 
 def _torchvision_ssd(config: ModelConfig, num_classes: int) -> SSD:
     """torchvision's parts, and its priors unless the configuration gives sizes."""
-    detector = build_torchvision_detector(config, num_classes)
-    outputs = meta_outputs(detector.backbone, config.image_size)
+    detector, outputs = build_torchvision_detector(config, num_classes)
     feature_sizes = [(output.shape[2], output.shape[3]) for output in outputs]
     generator = detector.anchor_generator
     # Its steps in pixels belong to the size it was made for; elsewhere the cells divide the image.

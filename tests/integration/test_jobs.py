@@ -48,6 +48,7 @@ def test_train_then_evaluate_without_a_running_ray(tiny_config, voc_root, tmp_pa
     lines = done.stdout.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == 6
     assert lines[-1].startswith("Next: python jobs/evaluate.py")
+    assert "dashboard" not in done.stdout  # Ray's own is there for searches and services
     # Of the six checkpoints the two best are kept, and the last, to go on from.
     kept = [load_checkpoint(path.parent) for path in (tmp_path / "a").glob("ray/*/checkpoint.json")]
     kept.sort(key=lambda one: one.epoch)

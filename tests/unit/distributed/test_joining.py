@@ -97,6 +97,19 @@ def test_workers_of_a_ray_that_is_started_inherit_the_allocator_s_environment(gi
     assert os.environ["GLIBC_TUNABLES"] == "the user's"
 
 
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_without_a_dashboard_nothing_is_gathered_for_it(given, monkeypatch, dashboard):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("LOG_NAME_UPDATE_INTERVAL_S", "7")
+    monkeypatch.delenv("REPORTER_UPDATE_INTERVAL_MS", raising=False)
+    monkeypatch.setattr(ray, "init", lambda **told: (told["include_dashboard"], dict(os.environ)))
+    included, environment = join_ray(dashboard=dashboard)
+    assert included is dashboard
+    assert ("REPORTER_UPDATE_INTERVAL_MS" in environment) is not dashboard
+    assert environment["LOG_NAME_UPDATE_INTERVAL_S"] == "7"  # the user's
+    assert "REPORTER_UPDATE_INTERVAL_MS" not in os.environ
+
+
 def test_workers_of_a_ray_that_runs_are_told_it(given, listening, monkeypatch):
     assert join_ray() == ({"env_vars": ENVIRONMENT}, None)
     monkeypatch.setenv("GLIBC_TUNABLES", "the user's")
