@@ -19,6 +19,7 @@ from ray.util.state import list_actors, list_jobs, list_placement_groups
 
 from ssd_dist.distributed.joining import started_here
 from ssd_dist.distributed.machines import HEAD
+from ssd_dist.distributed.progress_board import clear_boards
 
 _INTERVAL_S = 2.0
 _HELPER = "PlacementGroupCleaner"
@@ -69,6 +70,7 @@ def _address() -> str:
 
 
 def _clean_up(job: str) -> None:
+    clear_boards(job)
     of_job: list[Any] = [("job_id", "=", job), ("state", "=", "ALIVE")]
     here = ray.get_runtime_context().get_node_id()
     for actor in list_actors(_address(), filters=of_job, detail=True, limit=_MOST):

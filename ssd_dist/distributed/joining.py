@@ -57,7 +57,9 @@ def join_ray(*, dashboard: bool = False) -> Any:
         with _standard_error() as file, _environment_of_processes(dashboard) as runtime_env:
             try:
                 return ray.init(
-                    include_dashboard=dashboard,  # has no effect on a Ray that is joined
+                    # None: a Ray whose dashboard can't be started does without. No effect on one
+                    # that is joined.
+                    include_dashboard=None if dashboard else False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     ignore_reinit_error=True,

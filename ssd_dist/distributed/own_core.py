@@ -37,7 +37,7 @@ def own_core(index: int, num_workers: int, *, look_every_s: float = LOOK_EVERY_S
     """
     file = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if num_workers != len(cores) or num_workers < 2 or not file.exists():
+    if num_workers != len(cores) or num_workers < 2 or not _is_counted(file):
         yield
         return
     ended = threading.Event()
@@ -65,6 +65,11 @@ def _keep_to(cores: list[int]) -> None:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has just ended
             os.sched_setaffinity(int(task.name), cores)
+
+
+def _is_counted(schedstat: Path) -> bool:
+    """Whether the system keeps account of a thread that has run for a while."""
+    return schedstat.exists() and not schedstat.read_text("ascii").startswith("0 ")
 
 
 def _waited_s(schedstat: Path) -> float:

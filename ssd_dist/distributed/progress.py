@@ -22,7 +22,7 @@ def follow_training(
     board: ProgressBoard, terminal: Terminal, config: Config, events: EventFiles
 ) -> Iterator[None]:
     """Shows the training's progress meanwhile: a line an epoch, which is entered in the event files
-    too, and a bar on a terminal."""
+    too, and a bar on a terminal. Afterwards the board is taken down."""
     shown = hyperparameters(config, {})
     stop = threading.Event()
 
@@ -51,6 +51,7 @@ def follow_training(
             stop.set()
             thread.join()
             show()
+            board.clear()
             events.end(_RUN)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray.exceptions import RayError
 from ray.experimental.internal_kv import (
     _internal_kv_del,
@@ -45,8 +46,8 @@ class Progress:
 class ProgressBoard:
     """A training's board; may be sent to its workers.
 
-    What can't be pinned up because Ray's head does not answer is lost, and costs a line: the
-    training goes on. The reason of a divergence alone has to arrive.
+    What can't be pinned up because Ray's head does not answer, after Ray's own time-out, is lost
+    and costs a line: the training goes on. The reason of a divergence alone has to arrive.
     """
 
     prefix: str
@@ -117,4 +118,13 @@ class ProgressBoard:
 
 def new_board() -> ProgressBoard:
     """An empty board of a training on the Ray that was joined."""
-    return ProgressBoard(f"progress/{uuid.uuid4().hex}")
+    return ProgressBoard(f"{_of_job(ray.get_runtime_context().get_job_id())}{uuid.uuid4().hex}")
+
+
+def clear_boards(job: str) -> None:
+    """Takes down what a job left that could not do so itself."""
+    _internal_kv_del(_of_job(job), del_by_prefix=True, namespace=_NAMESPACE)
+
+
+def _of_job(job: str) -> str:
+    return f"progress/{job}/"

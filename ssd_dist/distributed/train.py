@@ -131,8 +131,7 @@ def run_training(
             raise JobFailedError(f"{error}; --resume goes on from the last epoch") from error
         except Exception as error:
             raise JobFailedError(f"the training failed: {root_cause(error)}") from error
-    reason = board.divergence()
-    board.clear()
+        reason = board.divergence()
     if reason is not None:
         raise JobFailedError(f"the training diverged: {reason}")
     kept = result.best_checkpoints or []

@@ -45,7 +45,13 @@ def train_worker(request: dict[str, Any]) -> None:
         report(metrics, checkpoint=stored, checkpoint_upload_fn=upload)
 
     with contextlib.ExitStack() as stack:
-        if request["alone"] and request["device_type"] == "cpu":
+        config = from_mapping(request["config"])
+        # Loader processes would inherit the core, and work on it beside the training.
+        if (
+            request["alone"]
+            and request["device_type"] == "cpu"
+            and not config.data.num_loader_processes
+        ):
             stack.enter_context(own_core(context.get_local_rank(), context.get_local_world_size()))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssd_dist_"))
         resume = patiently(
@@ -58,7 +64,7 @@ def train_worker(request: dict[str, Any]) -> None:
             resumed = resume is not None
             progress.push_start(context.get_world_size(), resumed=resumed)
         train_and_report(
-            from_mapping(request["config"]),
+            config,
             request["data"],
             report_epoch,
             device_type=request["device_type"],

@@ -39,8 +39,9 @@ class LoneTrainer(Trainer):
     """For a training that is alone on a Ray of one machine, which ends with it.
 
     What would clean up after its controller is left out, and so are metrics that no dashboard
-    shows; no autoscaler is asked for machines. Its processes inherit the job's environment, as all
-    of this Ray do, so that they can be those that Ray has started ahead.
+    shows; for a fixed number of workers no autoscaler is asked for machines. Its processes inherit
+    the job's environment, as all of this Ray do, so that they can be those that Ray has started
+    ahead.
     """
 
     unwanted = (

@@ -104,7 +104,7 @@ def test_without_a_dashboard_nothing_is_gathered_for_it(given, monkeypatch, dash
     monkeypatch.delenv("REPORTER_UPDATE_INTERVAL_MS", raising=False)
     monkeypatch.setattr(ray, "init", lambda **told: (told["include_dashboard"], dict(os.environ)))
     included, environment = join_ray(dashboard=dashboard)
-    assert included is dashboard
+    assert included is (None if dashboard else False)
     assert ("REPORTER_UPDATE_INTERVAL_MS" in environment) is not dashboard
     assert environment["LOG_NAME_UPDATE_INTERVAL_S"] == "7"  # the user's
     assert "REPORTER_UPDATE_INTERVAL_MS" not in os.environ
