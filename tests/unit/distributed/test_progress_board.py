@@ -1,10 +1,12 @@
 """The board between a training's first worker and its driver, on a store in this process."""
 
+from types import SimpleNamespace
+
 import pytest
 from ray.exceptions import RpcError
 
 from ssd_dist.distributed import progress_board
-from ssd_dist.distributed.progress_board import new_board
+from ssd_dist.distributed.progress_board import clear_boards, new_board
 
 
 class Store(dict):
@@ -34,6 +36,15 @@ class Store(dict):
 
 
 NAMES = [name for name in vars(Store) if name.startswith("_internal_kv")]
+
+
+@pytest.fixture(autouse=True)
+def job(monkeypatch):
+    """The job that this process is of."""
+    job = SimpleNamespace(id="01000000")
+    context = SimpleNamespace(get_job_id=lambda: job.id)
+    monkeypatch.setattr(progress_board.ray, "get_runtime_context", lambda: context)
+    return job
 
 
 @pytest.fixture
@@ -116,6 +127,17 @@ def test_nothing_is_left_of_a_board_that_is_taken_down(store):
     board.push_divergence("so")
     board.clear()
     assert store == {}
+
+
+def test_what_a_killed_job_left_is_taken_down_for_it(store, job):
+    left = new_board()
+    left.push_epoch({"epoch": 1})
+    job.id = "02000000"
+    other = new_board()
+    other.push_epoch({"epoch": 2})
+    clear_boards("01000000")
+    assert left.fetch().epochs == ()
+    assert other.fetch().epochs == ({"epoch": 2},)
 
 
 def test_a_training_goes_on_where_its_board_can_t_be_reached(no_answer):
