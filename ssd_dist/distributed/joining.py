@@ -116,13 +116,13 @@ def _environment_of_processes(dashboard: bool) -> Iterator[dict[str, Any] | None
     A Ray that is started here inherits it from this process, meanwhile: a runtime environment would
     cost the start of every process half a second, and no process that Ray starts ahead has one.
     """
-    if not _starts_one():
-        missing = {name: v for name, v in allocator.ENVIRONMENT.items() if name not in os.environ}
-        said = {name: os.environ[name] for name in allocator.ENVIRONMENT if name not in missing}
+    starts_one = _starts_one()
+    wanted = allocator.ENVIRONMENT | (_WITHOUT_DASHBOARD if starts_one and not dashboard else {})
+    missing = {name: v for name, v in wanted.items() if name not in os.environ}
+    if not starts_one:
+        said = {name: os.environ[name] for name in wanted if name not in missing}
         yield {"env_vars": {**missing, **said}}
         return
-    wanted = allocator.ENVIRONMENT | ({} if dashboard else _WITHOUT_DASHBOARD)
-    missing = {name: v for name, v in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield None

@@ -60,7 +60,8 @@ class ProgressBoard:
 
     def push_epoch(self, metrics: Mapping[str, float]) -> None:
         """From the worker: an epoch is over."""
-        self._push({"epoch": dict(metrics)})
+        with contextlib.suppress(RayError):
+            self._push({"epoch": dict(metrics)})
 
     def push_start(self, num_workers: int, *, resumed: bool) -> None:
         """From the first worker: all have been started; anew, if a machine was lost or has come."""
@@ -105,8 +106,7 @@ class ProgressBoard:
             _internal_kv_del(f"{self.prefix}/", del_by_prefix=True, namespace=_NAMESPACE)
 
     def _push(self, event: dict[str, Any]) -> None:
-        with contextlib.suppress(RayError):
-            self._put(f"event/{time.time_ns():020d}", event)
+        self._put(f"event/{time.time_ns():020d}", event)
 
     def _put(self, key: str, value: Any) -> None:
         _internal_kv_put(f"{self.prefix}/{key}", json.dumps(value), namespace=_NAMESPACE)

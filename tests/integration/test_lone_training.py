@@ -11,14 +11,14 @@ from ssd_dist.checkpoint import load_checkpoint
 
 @pytest.fixture
 def start(tiny_config, voc_root, tmp_path, environment):
-    """Starts the training; the job, and all its processes by the beginning of their titles."""
+    """Starts the training; the job, and its processes by a part of their titles."""
     arguments = [
         "--config", tiny_config, "--data", voc_root, "--storage", tmp_path, "--name", "lone",
         "--epochs", 12, "--workers", 2,
     ]  # fmt: skip
 
-    def start(*more):
-        job = start_job("train.py", *arguments, *more, env=environment, log=tmp_path / "driver.log")
+    def start():
+        job = start_job("train.py", *arguments, env=environment, log=tmp_path / "driver.log")
         root = psutil.Process(job.pid)
 
         def named(part):
