@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import ray
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -27,6 +29,9 @@ from ssd_dist.distributed.serving_inference import Answer, PictureDetector, Refu
 
 _TRIES = 3
 """Workers that are asked for one picture, if one after the other is lost."""
+_STARTS = 3
+"""Of Ray Serve at most, if one after the other is ended by who used it before."""
+_BETWEEN_STARTS_S = 1.0
 _HEALTH_S = 10.0
 _NUM_DECODERS = {"cpu": 1, "cuda": 4}
 """Threads of a worker that decode."""
@@ -116,7 +121,6 @@ def running_workers(
     start_janitor(serve_app=name)
     # Ray Serve's own lines about what it is doing; what goes wrong is still told.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING"))
     deployment = serve.deployment(
         name="worker",
         # The door bounds the queue: it refuses before a body is read. What it lets in waits at a
@@ -139,14 +143,25 @@ def running_workers(
         health_check_period_s=_HEALTH_S,
     )(_Worker)
     try:
-        handle = serve.run(
-            deployment.bind(Shared(checkpoint), cluster.device, replicas),
-            name=name,
-            route_prefix=None,
-        )
-        yield Workers(name, handle)
+        application = deployment.bind(Shared(checkpoint), cluster.device, replicas)
+        yield Workers(name, _deploy(application, name))
     finally:
         end_application(name)
+
+
+def _deploy(application: Application, name: str) -> DeploymentHandle:
+    """Starts an application on Ray Serve. Who used that before and has just ended takes it down,
+    perhaps under our hands: then it is started again."""
+    for _ in range(_STARTS - 1):
+        with contextlib.suppress(RayActorError, RayServeException):
+            return _start(application, name)
+        time.sleep(_BETWEEN_STARTS_S)
+    return _start(application, name)
+
+
+def _start(application: Application, name: str) -> DeploymentHandle:
+    serve.start(proxy_location="Disabled", logging_config=LoggingConfig(log_level="WARNING"))
+    return serve.run(application, name=name, route_prefix=None)
 
 
 def end_application(name: str) -> None:

@@ -36,19 +36,28 @@ def test_processes_train_together_and_apart(config, dataset):
 
 
 def test_the_peak_holds_weights_gradients_and_momentum(config, dataset):
-    config = replace_at(
-        config,
-        {
-            "model.neck_channels": 768,
-            "model.num_extra_maps": 1,
-            "optimizer.name": "sgd",
-            "optimizer.ema_decay": 0.0,
-        },
-    )
     num_classes = len(dataset.split.class_names)
-    with torch.device("meta"):
-        model = build_model(config.model, num_classes)
-    weights = 4 * sum(p.numel() for p in model.parameters())
-    assert weights > 2**24
-    measured = peak_training_memory(config, num_classes, dataset, batch_size=2, num_threads=1)
-    assert 3 * weights <= measured <= 3 * weights + 2**28
+
+    def weights_and_peak(neck_channels):
+        wide = replace_at(
+            config,
+            {
+                "model.neck_channels": neck_channels,
+                "model.num_extra_maps": 1,
+                "optimizer.name": "sgd",
+                "optimizer.ema_decay": 0.0,
+            },
+        )
+        with torch.device("meta"):
+            model = build_model(wide.model, num_classes)
+        weights = 4 * sum(p.numel() for p in model.parameters())
+        return weights, peak_training_memory(
+            wide, num_classes, dataset, batch_size=2, num_threads=1
+        )
+
+    # What a training and its libraries take besides differs from machine to machine: the difference
+    # of two is looked at.
+    (small, with_small), (large, with_large) = weights_and_peak(256), weights_and_peak(1280)
+    # Besides these three, wide convolutions hold their weights in Winograd's form, 36/9 times as
+    # large, and as much for its gradient.
+    assert 3 * (large - small) <= with_large - with_small <= 12 * (large - small)
