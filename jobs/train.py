@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -20,6 +21,9 @@ from ssd_dist.distributed.mirror import mirrored, place_in
 from ssd_dist.experiment import anchored
 from ssd_dist.importing import importing
 from ssd_dist.terminal import Terminal, run_job, shown
+
+if TYPE_CHECKING:
+    from ssd_dist.distributed.head_start import HeadStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +78,16 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         given["data.format"] = arguments.format
     config, data = anchored(replace_at(config, given), arguments.data)
     fetch_shown(data, terminal)
+
+    def workers_ahead() -> HeadStart | None:
+        from ssd_dist.distributed.head_start import start_ahead
+
+        return start_ahead(workers, config)
+
     with importing():
-        join_while_importing("ssd_dist.training", "pandas", "tensorboardX")
+        head_start = join_while_importing(
+            "pandas", "ssd_dist.training", "tensorboardX", meanwhile=workers_ahead
+        )
         from ssd_dist.data.fitted_priors import with_fitted_priors
         from ssd_dist.distributed.train import run_training
 
@@ -92,6 +104,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             bucket=place.bucket,
             hang_timeout_s=arguments.hang_timeout,
             resume=arguments.resume,
+            head_start=head_start,
         )
     terminal.heading(
         f"Best validation mAP {outcome.map_11pt:.4f}, after epoch {outcome.epoch}: "

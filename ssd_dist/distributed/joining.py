@@ -10,8 +10,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any, TypeVar
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
@@ -19,6 +19,9 @@ from ray.exceptions import AuthenticationError
 
 from ssd_dist import allocator
 from ssd_dist.distributed.access import keep_token_private, token_place
+from ssd_dist.distributed.lean_node import lean_node
+
+T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S = 10.0
 _REFUSED = "InvalidAuthToken"
@@ -29,10 +32,8 @@ _WITHOUT_DASHBOARD = {
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
     "RAY_task_events_report_interval_ms": "0",
-    # The log monitor looks for new files ten times a second, a hundredth of a core, to send their
-    # lines to a driver that does not want them.
-    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
-    "LOG_NAME_UPDATE_INTERVAL_S": "60",
+    # Processes that Ray has started ahead are kept until the job needs them.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
 }
 """The environment of a Ray that is started here without it, where its user has not said otherwise.
 """
@@ -87,13 +88,20 @@ def started_here() -> bool:
     return node is not None and bool(node.is_head())
 
 
-def join_while_importing(*modules: str, dashboard: bool = False) -> None:
+def join_while_importing(
+    *modules: str, dashboard: bool = False, meanwhile: Callable[[], T] | None = None
+) -> T | None:
     """Joins Ray while a thread imports what is needed next: each takes seconds, and Ray's start is
     mostly waiting. :func:`join_ray` then finds it joined.
 
     None of the modules may import Ray, of which this thread imports parts meanwhile.
 
-    Raises what `join_ray` raises.
+    Args:
+        modules: their names.
+        dashboard: see `join_ray`.
+        meanwhile: called as soon as Ray is there, if it was started here.
+
+    Returns what `meanwhile` does. Raises what `join_ray` raises.
     """
 
     def import_all() -> None:
@@ -104,6 +112,7 @@ def join_while_importing(*modules: str, dashboard: bool = False) -> None:
     importing.start()
     try:
         join_ray(dashboard=dashboard)
+        return meanwhile() if meanwhile is not None and started_here() else None
     finally:
         importing.join()
 
@@ -117,7 +126,8 @@ def _environment_of_processes(dashboard: bool) -> Iterator[dict[str, Any] | None
     cost the start of every process half a second, and no process that Ray starts ahead has one.
     """
     starts_one = _starts_one()
-    wanted = allocator.ENVIRONMENT | (_WITHOUT_DASHBOARD if starts_one and not dashboard else {})
+    lean = starts_one and not dashboard
+    wanted = allocator.ENVIRONMENT | (_WITHOUT_DASHBOARD if lean else {})
     missing = {name: v for name, v in wanted.items() if name not in os.environ}
     if not starts_one:
         said = {name: os.environ[name] for name in wanted if name not in missing}
@@ -125,7 +135,8 @@ def _environment_of_processes(dashboard: bool) -> Iterator[dict[str, Any] | None
         return
     os.environ.update(missing)
     try:
-        yield None
+        with lean_node() if lean else contextlib.nullcontext():
+            yield None
     finally:
         for name in missing:
             del os.environ[name]

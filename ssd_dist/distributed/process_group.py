@@ -59,7 +59,7 @@ class _Backend(Backend):
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Called by Ray Train once the workers are there."""
-        worker_group.execute(_import_training)
+        worker_group.execute(import_training)
         address, port = worker_group.execute_single(0, _serve_store)
         joining = [
             worker_group.execute_single_async(
@@ -83,8 +83,8 @@ class _Backend(Backend):
             ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_S)
 
 
-def _import_training() -> None:
-    """What the loop needs, in all workers at once."""
+def import_training() -> None:
+    """What the loop needs; in all workers at once, or it would be waited for one by one."""
     with importing():
         import ssd_dist.distributed.train_worker  # noqa: F401
 

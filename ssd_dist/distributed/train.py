@@ -28,6 +28,7 @@ from ssd_dist.distributed.elastic import (
     shown_workers,
 )
 from ssd_dist.distributed.event_files import EventFiles
+from ssd_dist.distributed.head_start import HeadStart
 from ssd_dist.distributed.janitor import start_janitor
 from ssd_dist.distributed.joining import started_here
 from ssd_dist.distributed.mirror import RAY
@@ -73,6 +74,7 @@ def run_training(
     bucket: str | None = None,
     hang_timeout_s: float | None = None,
     resume: bool = False,
+    head_start: HeadStart | None = None,
 ) -> TrainingOutcome:
     """Trains on the cluster; the experiment's `folder` then holds best.json and the checkpoints.
 
@@ -88,6 +90,7 @@ def run_training(
         hang_timeout_s: seconds without a finished step after which a worker is ended and its work
             taken up again; None: by what it has shown so far (see watchdog.py); 0: never.
         resume: go on from the last checkpoint.
+        head_start: workers that are there already, on a Ray that this job started.
 
     Raises:
         ValueError, OSError: what was asked for can't be; nothing was started.
@@ -117,6 +120,7 @@ def run_training(
             Safeguards(storage, "training", hang_timeout_s),
             num_workers=num_workers,
             alone=started_here(),
+            head_start=head_start,
             progress=board,
         )
 
@@ -150,13 +154,15 @@ def build_trainer(
     *,
     num_workers: NumWorkers,
     alone: bool = False,
+    head_start: HeadStart | None = None,
     progress: ProgressBoard | None = None,
     resume: str | None = None,
     callbacks: list[Any] | None = None,
 ) -> TorchTrainer:
     """The Ray Train run whose files lie in `name` in the experiment, not yet started. A run that
     was cut off goes on where it stopped; one that has no checkpoint yet, from that at the location
-    `resume`. `alone`: nothing else runs on this Ray, which ends with the training."""
+    `resume`. `alone`: nothing else runs on this Ray, which ends with the training; `head_start`:
+    workers that are there already, which then are taken."""
     run = below(safeguards.storage, *name.split("/"))
     request = {
         "alone": alone,
@@ -168,7 +174,8 @@ def build_trainer(
         "run": run,
         "safeguards": asdict(safeguards),
     }
-    return (LoneTrainer if alone else Trainer)(
+    kind = partial(LoneTrainer, head_start=head_start) if alone else Trainer
+    return kind(
         train_worker,
         train_loop_config=request,
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees that of Train v1

@@ -7,10 +7,11 @@ second: workers that fill all cores wait for them, and for each other.
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import logging
 from typing import Any
 
-import ray
+from ray._private.log import PlainRayHandler
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.metrics import (
@@ -20,6 +21,7 @@ from ray.train.v2._internal.callbacks.metrics import (
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
+from ssd_dist.distributed.head_start import HeadStart
 from ssd_dist.distributed.lone_controller import LoneController, UnannouncedScalingPolicy
 
 
@@ -38,10 +40,10 @@ class Trainer(TorchTrainer):
 class LoneTrainer(Trainer):
     """For a training that is alone on a Ray of one machine, which ends with it.
 
-    What would clean up after its controller is left out, and so are metrics that no dashboard
-    shows; for a fixed number of workers no autoscaler is asked for machines. Its processes inherit
-    the job's environment, as all of this Ray do, so that they can be those that Ray has started
-    ahead.
+    Its controller runs in this process. What would clean up after it is left out, and so are
+    metrics that no dashboard shows; for a fixed number of workers no autoscaler is asked for
+    machines. Workers inherit the job's environment, as all of this Ray do, so that they can be
+    processes that Ray has started ahead, or workers that the job has: `head_start`.
     """
 
     unwanted = (
@@ -51,12 +53,24 @@ class LoneTrainer(Trainer):
         WorkerMetricsCallback,
     )
 
+    def __init__(self, *arguments: Any, head_start: HeadStart | None = None, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._head_start = head_start
+
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         policy = arguments["scaling_policy"]
         if type(policy) is FixedScalingPolicy:
             arguments["scaling_policy"] = UnannouncedScalingPolicy(policy.scaling_config)
-        controller: Any = ray.remote(num_cpus=0)(LoneController).remote(**arguments)
-        if threading.current_thread() is threading.main_thread():
-            self._register_sigint_handler(controller)  # type: ignore[attr-defined]  # as above
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        controller = LoneController(head_start=self._head_start, **arguments)
+        _keep_from_terminal(logging.getLogger("ray.train"))
+        # Not asyncio.run, which would let Ctrl-C wait for whatever the controller waits for.
+        with asyncio.Runner() as runner:
+            runner.get_loop().run_until_complete(controller.run())
+        return controller.get_result()
+
+
+def _keep_from_terminal(logger: logging.Logger) -> None:
+    """What Ray Train's controller tells goes to Ray's files alone, as from a process of its own."""
+    for handler in list(logger.handlers):
+        if isinstance(handler, PlainRayHandler):
+            logger.removeHandler(handler)

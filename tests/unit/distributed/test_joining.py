@@ -7,7 +7,9 @@ import pytest
 import ray
 
 from ssd_dist.allocator import ENVIRONMENT
+from ssd_dist.distributed import joining
 from ssd_dist.distributed.joining import join_ray, join_while_importing
+from ssd_dist.distributed.lean_node import LeanNode, lean_node
 
 
 @pytest.fixture
@@ -100,13 +102,13 @@ def test_workers_of_a_ray_that_is_started_inherit_the_allocator_s_environment(gi
 @pytest.mark.parametrize("dashboard", [False, True])
 def test_without_a_dashboard_nothing_is_gathered_for_it(given, monkeypatch, dashboard):
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    monkeypatch.setenv("LOG_NAME_UPDATE_INTERVAL_S", "7")
+    monkeypatch.setenv("RAY_event_stats", "7")
     monkeypatch.delenv("REPORTER_UPDATE_INTERVAL_MS", raising=False)
     monkeypatch.setattr(ray, "init", lambda **told: (told["include_dashboard"], dict(os.environ)))
     included, environment = join_ray(dashboard=dashboard)
     assert included is (None if dashboard else False)
     assert ("REPORTER_UPDATE_INTERVAL_MS" in environment) is not dashboard
-    assert environment["LOG_NAME_UPDATE_INTERVAL_S"] == "7"  # the user's
+    assert environment["RAY_event_stats"] == "7"  # the user's
     assert "REPORTER_UPDATE_INTERVAL_MS" not in os.environ
 
 
@@ -114,6 +116,36 @@ def test_workers_of_a_ray_that_runs_are_told_it(given, listening, monkeypatch):
     assert join_ray() == ({"env_vars": ENVIRONMENT}, None)
     monkeypatch.setenv("GLIBC_TUNABLES", "the user's")
     assert join_ray() == ({"env_vars": {"GLIBC_TUNABLES": "the user's"}}, "the user's")
+
+
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_without_a_dashboard_the_node_that_is_started_is_lean(given, monkeypatch, dashboard):
+    before = ray._private.node.Node
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(ray, "init", lambda **_: ray._private.node.Node)
+    assert join_ray(dashboard=dashboard) is (before if dashboard else LeanNode)
+    assert ray._private.node.Node is before
+    assert ray._private.utils.get_dashboard_dependency_error() is None
+
+
+def test_what_joins_a_ray_that_runs_has_no_node_of_its_own_to_change(given, listening, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **_: ray._private.node.Node)
+    assert join_ray() is ray._private.node.Node is not LeanNode
+
+
+def test_a_lean_node_is_put_back_where_ray_can_t_be_started():
+    before = ray._private.node.Node
+    with pytest.raises(KeyboardInterrupt), lean_node():
+        raise KeyboardInterrupt
+    assert ray._private.node.Node is before
+
+
+@pytest.mark.parametrize(("here", "expected"), [(True, "started"), (False, None)])
+def test_only_on_a_ray_of_one_s_own_is_something_started_ahead(monkeypatch, here, expected):
+    monkeypatch.setattr(joining, "join_ray", lambda **_: None)
+    monkeypatch.setattr(joining, "started_here", lambda: here)
+    assert join_while_importing("json", meanwhile=lambda: "started") == expected
+    assert join_while_importing("json") is None
 
 
 def test_modules_are_imported_also_where_ray_can_t_be_joined(listening, answer, monkeypatch):

@@ -1,13 +1,17 @@
 """What of Ray Train a training starts."""
 
+import asyncio
+import logging
+
 import pytest
+from ray._private.log import PlainRayHandler
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
 
 from ssd_dist.config import Config
 from ssd_dist.distributed import trainer
 from ssd_dist.distributed.cluster import Cluster
-from ssd_dist.distributed.lone_controller import LoneController, UnannouncedScalingPolicy
+from ssd_dist.distributed.lone_controller import UnannouncedScalingPolicy
 from ssd_dist.distributed.machines import Machine
 from ssd_dist.distributed.safeguards import Safeguards
 from ssd_dist.distributed.train import build_trainer
@@ -17,7 +21,7 @@ from ssd_dist.distributed.train import build_trainer
 def build(tmp_path):
     cluster = Cluster((Machine(num_cpus=2, num_gpus=0),))
 
-    def build(alone):
+    def build(alone, head_start=None):
         return build_trainer(
             Config(lr=1e-3),
             "synthetic",
@@ -26,6 +30,7 @@ def build(tmp_path):
             Safeguards(str(tmp_path), "training", None),
             num_workers=2,
             alone=alone,
+            head_start=head_start,
         )
 
     return build
@@ -47,15 +52,31 @@ def test_helpers_that_nobody_needs_are_left_out(build, alone, there):
     assert "BackendSetupCallback" in names
 
 
-class Started:
-    """Stands for a controller's handle."""
+class Controller:
+    """Stands for Ray Train's."""
 
     def __init__(self, **arguments):
         self.arguments = arguments
-        self.run = self.get_result = self
+        logger = logging.getLogger("ray.train")
+        logger.addHandler(PlainRayHandler())
+        logger.addHandler(logging.NullHandler())
+        self.is_run = False
 
-    def remote(self):
+    async def run(self):
+        await asyncio.sleep(0)
+        self.is_run = True
+
+    def get_result(self):
+        assert self.is_run
         return self.arguments
+
+
+@pytest.fixture
+def logger():
+    logger = logging.getLogger("ray.train")
+    before = list(logger.handlers)
+    yield logger
+    logger.handlers = before
 
 
 @pytest.mark.parametrize(
@@ -65,28 +86,19 @@ class Started:
         ((1, 2), ElasticScalingPolicy, ElasticScalingPolicy),
     ],
 )
-def test_no_autoscaler_is_asked_for_a_fixed_number_of_workers(
-    build, monkeypatch, num_workers, policy, expected
+def test_its_controller_runs_here_and_asks_no_autoscaler_for_a_fixed_number(
+    build, monkeypatch, logger, num_workers, policy, expected
 ):
-    classes = []
-
-    def remote(**options):
-        assert options == {"num_cpus": 0}  # no runtime environment
-
-        def wrap(controller):
-            classes.append(controller)
-            return type("Handle", (), {"remote": staticmethod(Started)})
-
-        return wrap
-
-    monkeypatch.setattr(trainer.ray, "remote", remote)
-    monkeypatch.setattr(trainer.ray, "get", lambda one: one)
-    monkeypatch.setattr(trainer.LoneTrainer, "_register_sigint_handler", lambda *_: None)
+    monkeypatch.setattr(trainer, "LoneController", Controller)
     given = policy(ScalingConfig(num_workers=num_workers))
-    arguments = build(alone=True)._initialize_and_run_controller(scaling_policy=given)
-    assert classes == [LoneController]
+    lone = build(alone=True, head_start="workers")
+    arguments = lone._initialize_and_run_controller(scaling_policy=given)
+    assert arguments["head_start"] == "workers"
     assert type(arguments["scaling_policy"]) is expected
     assert arguments["scaling_policy"].scaling_config is given.scaling_config
+    # What it tells goes to Ray's files, not to the terminal.
+    assert not [one for one in logger.handlers if isinstance(one, PlainRayHandler)]
+    assert [one for one in logger.handlers if isinstance(one, logging.NullHandler)]
 
 
 def test_such_a_policy_tells_nobody_and_decides_the_same():
