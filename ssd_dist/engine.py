@@ -33,7 +33,8 @@ OpenSection: TypeAlias = Callable[[str], AbstractContextManager[object]]
 """Takes the name of a section of the training step and gives the context that it runs in."""
 SECTIONS = ("data", "matching", "forward", "loss", "communication", "backward", "optimizer")
 """The sections of a training step. `communication`, where there are several workers, lies within
-`loss`: the sum of N; the gradients' exchange is part of `backward`, which it overlaps with."""
+`loss`: what is left to wait for the sum of N, which began before `forward`; the gradients' exchange
+is part of `backward`, which it overlaps with."""
 _START = EpochPart()
 
 
@@ -119,7 +120,7 @@ def train_epoch(
             )
         asked = check_in()
         whole = _add_gradients(network, batch.images, targets, asked, config, worker, section)
-        conf_sum, loc_sum, num_positives, num_asked = whole.unbind()
+        num_positives, num_asked, conf_sum, loc_sum = whole.unbind()
         with section("optimizer"):
             norm = nn.utils.clip_grad_norm_(
                 parameters, config.optimizer.gradient_clip or math.inf, foreach=True
@@ -161,14 +162,20 @@ def _add_gradients(
     section: OpenSection,
 ) -> Tensor:
     """Adds the gradient of Eq. 1 on the global batch to that of the parameters, which is none yet,
-    and returns (4,) float32: L_conf, L_loc, N and how many workers `asked`, over all workers.
+    and returns (4,) float32: N, how many workers `asked`, L_conf and L_loc, over all workers.
 
     The network meets the batch in `config.accumulation` parts, one after the other: memory for
-    one. Gradients are exchanged once, with the last part's.
+    one. Gradients are exchanged once, with the last part's. Nothing else has a worker wait for the
+    slowest: N belongs to the whole batch, and its sum over the workers is under way while the
+    network computes; that of the losses, by which all know if the pictures of one spoil them, ends
+    with the gradients'.
     """
+    counts, losses = torch.zeros(2, 2, device=worker.device)
+    counts[0] = (targets.labels > 0).sum()
+    counts[1] = float(asked)
+    counted = _begin_sum(counts, worker)
+    summed = counted
     num_parts = min(config.accumulation, len(images))
-    whole = torch.zeros(4, device=worker.device)
-    whole[3] = float(asked)
     parts = zip(
         images.tensor_split(num_parts),
         targets.labels.tensor_split(num_parts),
@@ -182,22 +189,25 @@ def _add_gradients(
                 loc, conf = network(laid_out(pictures, config))
             with section("loss"):
                 sums = multibox_sums(loc, conf, Targets(labels, offsets), config.loss.neg_pos_ratio)
-                own = [sums.conf.detach(), sums.loc.detach(), sums.num_positives]
-                whole[:3] += torch.stack(own)
-                # N of Eq. 1 belongs to the whole batch: it is summed before anything is divided by
-                # it, and the gradients of the parts before wait for it. The losses along with it,
-                # so that all workers know if the pictures of one spoil them.
-                if is_last and worker.world_size > 1:
+                losses += torch.stack([sums.conf.detach(), sums.loc.detach()])
+                if worker.world_size > 1:
                     with section("communication"):
-                        dist.all_reduce(whole)
-                num_positives = whole[2] if is_last else torch.ones_like(whole[2])
-                loss = multibox_loss(sums, config.alpha, num_positives, worker.world_size)
+                        counted()
+                        summed = _begin_sum(losses, worker) if is_last else summed
+                loss = multibox_loss(sums, config.alpha, counts[0], worker.world_size)
             with section("backward"):
-                if is_last and num_parts > 1:
-                    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-                    torch._foreach_div_(gradients, num_positives.clamp(min=1))
                 loss.backward()
-    return whole
+    summed()
+    return torch.cat([counts, losses])
+
+
+def _begin_sum(values: Tensor, worker: Worker) -> Callable[[], object]:
+    """Sums `values` over all workers, in place; what is called before they are read."""
+    if worker.world_size == 1:
+        return lambda: None
+    work = dist.all_reduce(values, async_op=True)
+    assert work is not None
+    return work.wait
 
 
 def _without_exchange(network: nn.Module) -> AbstractContextManager[None]:
