@@ -37,23 +37,39 @@ def copy_part(data: Path, folder: Path, num_train: int, num_val: int = 1) -> Pat
     return folder
 
 
-def train_job(
+def train_command(
     config: Mapping[str, Any], data: Path, storage: Path, name: str, *, workers: int
-) -> list[dict[str, float]]:
-    """Runs jobs/train.py to its end, one thread a worker; every epoch's metrics.
-
-    Raises SystemExit with the job's own words if it fails.
-    """
+) -> list[str]:
+    """What runs jobs/train.py, one thread a worker; its configuration is written to `storage`."""
     file = storage / f"{name}.yaml"
     file.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     command = [sys.executable, ROOT / "jobs" / "train.py", "--config", file, "--data", data]
-    command += ["--storage", storage, "--name", name, "--workers", str(workers)]
+    command += ["--storage", storage, "--name", name, "--workers", workers]
+    return list(map(str, command))
+
+
+def history(experiment: Path) -> list[dict[str, float]]:
+    """Every epoch's metrics of a training that has ended."""
+    # Two checkpoints are kept, the last one among them: it holds the whole history.
+    metas = experiment.rglob("checkpoint_*/checkpoint.json")
+    histories = [json.loads(meta.read_text(encoding="utf-8"))["history"] for meta in metas]
+    return max(histories, key=len)
+
+
+def train_job(
+    config: Mapping[str, Any], data: Path, storage: Path, name: str, *, workers: int
+) -> list[dict[str, float]]:
+    """Runs jobs/train.py to its end; every epoch's metrics.
+
+    Raises SystemExit with the job's own words if it fails.
+    """
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=os.environ
+        train_command(config, data, storage, name, workers=workers),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
     )
     if done.returncode:
         sys.exit(f"jobs/train.py failed: {done.stderr[-2000:]}")
-    # Two checkpoints are kept, the last one among them: it holds the whole history.
-    metas = (storage / name).rglob("checkpoint_*/checkpoint.json")
-    histories = [json.loads(meta.read_text(encoding="utf-8"))["history"] for meta in metas]
-    return max(histories, key=len)
+    return history(storage / name)

@@ -2,36 +2,37 @@
 
 python benchmarks/workers.py --data VOC
 
-Three runs of the same training take turns: `jobs/train.py` with two workers of one thread, the same
-loop under torchrun with two processes of one thread, and `jobs/train.py` with one worker of one
-thread; the same global batch, decoded pictures already in the cache. An epoch's pictures a second,
-the first epoch left out. Ends with status 1 if two workers under Ray reach less than 0.97 of
-torchrun's pictures a second, or less than 1.85 times one worker's.
+Three trainings take turns, epoch by epoch (see by_turns.py): `jobs/train.py` with two workers of
+one thread, the same loop under torchrun with two processes of one thread, and `jobs/train.py` with
+one worker of one thread; the same global batch, decoded pictures already in the cache. An epoch's
+pictures a second, the first epoch left out. Ends with status 1 if two workers under Ray reach less
+than 0.97 of torchrun's pictures a second, or less than 1.85 times one worker's: medians over the
+turns.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from job_runs import copy_part, train_job
+from by_turns import Run, take_turns
+from job_runs import copy_part, history, train_command
 from rich.console import Console
 from rich.table import Table
 
 from ssd_dist.allocator import ENVIRONMENT
 from ssd_dist.config import from_mapping
+from ssd_dist.data.dataset import steps_per_epoch
 
 HERE = Path(__file__).parent
 AGAINST_TORCHRUN, AGAINST_ONE = 0.97, 1.85
-EPOCHS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,53 +47,59 @@ class Arguments:
     """Pictures of an epoch."""
     batch: int = 16
     """Pictures a step, over all workers."""
-    turns: int = 3
-    """Runs of each."""
-
-
-def under_torchrun(config_file: Path, data: Path) -> list[float]:
-    """Every epoch's pictures a second of two processes without Ray."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(HERE / "torchrun_loop.py")]
-    done = subprocess.run(
-        [*command, str(config_file), str(data)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        sys.exit(f"torchrun failed: {done.stderr[-2000:]}")
-    rates: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return rates
+    turns: int = 8
+    """Epochs of each, after the first one."""
 
 
 def main(arguments: Arguments) -> None:
     """Runs all, and prints the table."""
     config: dict[str, Any] = {
-        "epochs": EPOCHS,
+        "epochs": 1 + arguments.turns,
         "lr": 1e-3,
         "global_batch_size": arguments.batch,
         "precision": "fp32",
         "model": {"architecture": arguments.model, "weights": "none"},
     }
     size = from_mapping(config).model.image_size
-    rows = []
+    in_epoch = steps_per_epoch(arguments.pictures, arguments.batch) * arguments.batch
     with tempfile.TemporaryDirectory() as scratch:
         storage = Path(scratch)
         data = copy_part(arguments.data, storage / "data", arguments.pictures)
-        for turn in range(arguments.turns):
-            runs = {
-                count: train_job(config, data, storage, f"ray-{count}-{turn}", workers=count)
-                for count in (2, 1)
-            }
-            ray = {
-                count: [epoch["images_per_second"] for epoch in history]
-                for count, history in runs.items()
-            }
-            torchrun = under_torchrun(storage / f"ray-2-{turn}.yaml", data)
-            rates = (statistics.median(run[1:]) for run in (ray[2], torchrun, ray[1]))
-            rows.append(tuple(rates))
+        runs = {}
+
+        def start(name: str, command: Sequence[object], **environment: str) -> None:
+            runs[name] = Run(command, storage / f"{name}.log", {**os.environ, **environment})
+
+        for count in (2, 1):
+            # A Ray of its own each, as there is where a job finds none.
+            start(
+                f"ray-{count}",
+                train_command(config, data, storage, f"ray-{count}", workers=count),
+                RAY_TMPDIR=str(storage / str(count)),
+            )
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += ["--nproc-per-node", "2", HERE / "torchrun_loop.py"]
+        start(
+            "torchrun",
+            [*torchrun, storage / "ray-2.yaml", data],
+            **ENVIRONMENT,
+            OMP_NUM_THREADS="1",
+        )
+        take_turns(list(runs.values()), config["epochs"])
+        lines = runs["torchrun"].words().splitlines()
+        rates = {
+            "torchrun": [float(line.split()[1]) for line in lines if line.startswith("epoch ")],
+            **{
+                name: [epoch["images_per_second"] for epoch in history(storage / name)]
+                for name in ("ray-2", "ray-1")
+            },
+        }
+
+    def active(name: str) -> list[float]:
+        seconds = runs[name].without_pauses([in_epoch / rate for rate in rates[name]])
+        return [in_epoch / each for each in seconds[1:]]
+
+    rows = list(zip(*(active(name) for name in ("ray-2", "torchrun", "ray-1")), strict=True))
     table = Table(
         title=f"{arguments.model}, {size} pixels, {arguments.pictures} pictures, "
         f"batch {arguments.batch}"
