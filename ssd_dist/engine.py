@@ -32,9 +32,9 @@ from ssd_dist.structures import Annotation, Batch, Detections, Targets
 OpenSection: TypeAlias = Callable[[str], AbstractContextManager[object]]
 """Takes the name of a section of the training step and gives the context that it runs in."""
 SECTIONS = ("data", "matching", "forward", "loss", "communication", "backward", "optimizer")
-"""The sections of a training step. `communication`, where there are several workers, lies within
-`loss`: what is left to wait for the sum of N, which began before `forward`; the gradients' exchange
-is part of `backward`, which it overlaps with."""
+"""The sections of a training step. `communication`, where there are several workers, is what is
+left to wait for the sum of N, which begins before `forward`, and that of the losses, before
+`backward`. The gradients' exchange is part of `backward`, which it overlaps with."""
 _START = EpochPart()
 
 
@@ -165,8 +165,8 @@ def _add_gradients(
     and returns (4,) float32: N, how many workers `asked`, L_conf and L_loc, over all workers.
 
     The network meets the batch in `config.accumulation` parts, one after the other: memory for
-    one. Gradients are exchanged once, with the last part's. Nothing else has a worker wait for the
-    slowest: N belongs to the whole batch, and its sum over the workers is under way while the
+    one. Gradients are exchanged once, with the last part's. Nothing else here has a worker wait for
+    the slowest: N belongs to the whole batch, and its sum over the workers is under way while the
     network computes; that of the losses, by which all know if the pictures of one spoil them, ends
     with the gradients'.
     """
@@ -174,7 +174,6 @@ def _add_gradients(
     counts[0] = (targets.labels > 0).sum()
     counts[1] = float(asked)
     counted = _begin_sum(counts, worker)
-    summed = counted
     num_parts = min(config.accumulation, len(images))
     parts = zip(
         images.tensor_split(num_parts),
@@ -193,16 +192,19 @@ def _add_gradients(
                 if worker.world_size > 1:
                     with section("communication"):
                         counted()
-                        summed = _begin_sum(losses, worker) if is_last else summed
+                        if is_last:
+                            summed = _begin_sum(losses, worker)
                 loss = multibox_loss(sums, config.alpha, counts[0], worker.world_size)
             with section("backward"):
                 loss.backward()
-    summed()
+    if worker.world_size > 1:
+        with section("communication"):
+            summed()
     return torch.cat([counts, losses])
 
 
 def _begin_sum(values: Tensor, worker: Worker) -> Callable[[], object]:
-    """Sums `values` over all workers, in place; what is called before they are read."""
+    """Sums `values` over all workers, in place; returns what to call before they are read."""
     if worker.world_size == 1:
         return lambda: None
     work = dist.all_reduce(values, async_op=True)

@@ -24,8 +24,6 @@ _ENVIRONMENT = {
 if "RAY_ADDRESS" not in os.environ:
     # Looks for nodes that are about to go: here there is one, and each worker looks itself.
     _ENVIRONMENT["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    # Ray Train says this of its controller's environment, which here is that of this process.
-    _ENVIRONMENT["RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"] = "0"
     # Whoever reaches this machine could otherwise run code in a Ray started here.
     _ENVIRONMENT["RAY_AUTH_MODE"] = "token"
     # A Ray started here listens on loopback, as it always does on macOS and Windows: this is how.

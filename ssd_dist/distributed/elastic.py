@@ -30,14 +30,21 @@ def parse_workers(text: str) -> NumWorkers:
     return least if least == most else (least, most)
 
 
+def wanted_workers(asked: NumWorkers | None, cluster: Cluster, config: Config) -> NumWorkers:
+    """What was asked for, whether or not it can be; or as many as the cluster holds and a batch has
+    pictures. Imports nothing."""
+    if asked is None:
+        return max(1, min(cluster.num_slots(), config.global_batch_size))
+    return asked
+
+
 def fitting_workers(asked: NumWorkers | None, cluster: Cluster, config: Config) -> NumWorkers:
     """What was asked for, or as many as the cluster holds and a batch has pictures.
 
     Raises ValueError for what can't be: see :func:`check_fits`. Of a range the least has to fit;
     the most has to have pictures.
     """
-    if asked is None:
-        asked = max(1, min(cluster.num_slots(), config.global_batch_size))
+    asked = wanted_workers(asked, cluster, config)
     least, most = (asked, asked) if isinstance(asked, int) else asked
     check_fits(cluster, config, num_trials=1, workers_per_trial=least)
     check_shares(config, most)

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ssd_dist.config import Config
 from ssd_dist.distributed.cluster import Cluster, worker_resources
-from ssd_dist.distributed.elastic import NumWorkers, fitting_workers
+from ssd_dist.distributed.elastic import NumWorkers, wanted_workers
 from ssd_dist.distributed.machines import machines_at_most
 from ssd_dist.distributed.process_group import import_training
 
@@ -63,17 +63,16 @@ class HeadStart:
 
 def start_ahead(asked: NumWorkers | None, config: Config) -> HeadStart | None:
     """Starts the workers that a training will ask for. None where their number is not known before,
-    or can't be: the training itself will tell.
+    or there is no room for them, which the training itself will tell.
+
+    Imports no torch, as another thread does so meanwhile.
 
     Args:
         asked: what its user asked for, if anything.
         config: its configuration.
     """
     cluster = Cluster(machines_at_most())
-    try:
-        num_workers = fitting_workers(asked, cluster, config)
-    except ValueError:
-        return None
-    if not isinstance(num_workers, int):
+    num_workers = wanted_workers(asked, cluster, config)
+    if not isinstance(num_workers, int) or not 1 <= num_workers <= cluster.num_slots():
         return None
     return HeadStart(num_workers, worker_resources(cluster))

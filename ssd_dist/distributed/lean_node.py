@@ -4,8 +4,8 @@ Ray starts three Python programs before its node can begin: the server behind it
 it waits for even where no dashboard is wanted; the monitor that asks for machines when there are
 too few; and the one that sends workers' output to drivers. A job that starts its own Ray has no use
 for any: together they take three seconds of the processors, as long of its start, and a hundredth
-of a core all the time. Nor has it for what the node's agent tells a dashboard; to see whether it
-could alone takes the job another second.
+of a core all the time. Nor has it for the door that the node's agent opens for a dashboard; to see
+whether all is there for it takes the job another second.
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ from typing import Any
 
 import ray._private.node
 import ray._private.utils
+from ray._private import ray_constants
 
 
 class LeanNode(ray._private.node.Node):
     """The head node without them."""
 
     def start_api_server(self, **_: Any) -> None:
-        """Nobody asks it."""
+        """Nobody asks it. But the node's agent asks for its address, again and again until there is
+        one: it is told one that refuses what it sends."""
+        self.get_gcs_client().internal_kv_put(
+            ray_constants.DASHBOARD_ADDRESS.encode(),
+            b"127.0.0.1:0",
+            True,
+            ray_constants.KV_NAMESPACE_DASHBOARD,
+        )
 
     def start_monitor(self) -> None:
         """There are no machines to ask for."""

@@ -69,7 +69,7 @@ class LoneWorkerGroup(WorkerGroup):
         self, workers: Any, sync_actor: Any, train_context_args: Any
     ) -> None:
         # As Ray Train does it, but that its controller is an actor, which a worker could ask for
-        # the checkpoints of the run.
+        # the checkpoints of the run, and that it then asks where workers log, for its dashboard.
         ray.get(
             [
                 worker.actor.init_train_context.remote(

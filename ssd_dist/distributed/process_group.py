@@ -4,8 +4,9 @@ Ray Train's own opens torch's store, which asks nobody for a password, on every 
 machine. This one opens it at the address by which Ray knows the node: 127.0.0.1 for a Ray that a
 job started.
 
-Ray Train's controller, a process of its own, reads this module and has no use for torch: to import
-it there would make every training start seconds later, so only what runs in a worker imports it.
+Whoever starts workers reads this module, and has no use for torch: Ray Train's controller, mostly a
+process of its own, and a job that starts them while another thread imports torch. To import it here
+would make every training start seconds later, so only what runs in a worker does.
 """
 
 from __future__ import annotations

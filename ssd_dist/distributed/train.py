@@ -212,10 +212,11 @@ def fit(make_trainer: Callable[[], TorchTrainer], storage: str) -> Result:
     for _ in range(MAX_STORAGE_LOSSES):
         try:
             return make_trainer().fit()
-        except ControllerError as error:
-            if not isinstance(error.controller_failure, OSError):
+        except (ControllerError, OSError) as error:
+            failure = getattr(error, "controller_failure", error)
+            if not isinstance(failure, OSError):
                 raise
-            patiently(partial(_raise_if_full, error.controller_failure), storage)
+            patiently(partial(_raise_if_full, failure), storage)
     return make_trainer().fit()
 
 

@@ -8,7 +8,10 @@ second: workers that fill all cores wait for them, and for each other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from ray._private.log import PlainRayHandler
@@ -19,6 +22,7 @@ from ray.train.v2._internal.callbacks.metrics import (
     WorkerMetricsCallback,
 )
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.state_manager import StateManagerCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from ssd_dist.distributed.head_start import HeadStart
@@ -40,16 +44,18 @@ class Trainer(TorchTrainer):
 class LoneTrainer(Trainer):
     """For a training that is alone on a Ray of one machine, which ends with it.
 
-    Its controller runs in this process. What would clean up after it is left out, and so are
-    metrics that no dashboard shows; for a fixed number of workers no autoscaler is asked for
-    machines. Workers inherit the job's environment, as all of this Ray do, so that they can be
-    processes that Ray has started ahead, or workers that the job has: `head_start`.
+    Its controller runs in this process. What would clean up after it is left out, and so is what
+    only a dashboard shows: metrics, and the state of runs; for a fixed number of workers no
+    autoscaler is asked for machines. Workers inherit the job's environment, as all of this Ray do,
+    so that they can be processes that Ray has started ahead, or workers that the job has:
+    `head_start`.
     """
 
     unwanted = (
         DatasetsCallback,
         PlacementGroupCleanerCallback,
         ControllerMetricsCallback,
+        StateManagerCallback,
         WorkerMetricsCallback,
     )
 
@@ -61,16 +67,21 @@ class LoneTrainer(Trainer):
         policy = arguments["scaling_policy"]
         if type(policy) is FixedScalingPolicy:
             arguments["scaling_policy"] = UnannouncedScalingPolicy(policy.scaling_config)
-        controller = LoneController(head_start=self._head_start, **arguments)
-        _keep_from_terminal(logging.getLogger("ray.train"))
+        with _silent_logging():
+            controller = LoneController(head_start=self._head_start, **arguments)
         # Not asyncio.run, which would let Ctrl-C wait for whatever the controller waits for.
         with asyncio.Runner() as runner:
             runner.get_loop().run_until_complete(controller.run())
         return controller.get_result()
 
 
-def _keep_from_terminal(logger: logging.Logger) -> None:
-    """What Ray Train's controller tells goes to Ray's files alone, as from a process of its own."""
+@contextlib.contextmanager
+def _silent_logging() -> Iterator[None]:
+    """Around the making of a controller, which sets its own logging up: what that tells, then and
+    later, goes to Ray's files alone, as from a process of its own."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # noqa: PTH123
+        yield
+    logger = logging.getLogger("ray.train")
     for handler in list(logger.handlers):
         if isinstance(handler, PlainRayHandler):
             logger.removeHandler(handler)

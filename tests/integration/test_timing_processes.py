@@ -58,6 +58,5 @@ def test_the_peak_holds_weights_gradients_and_momentum(config, dataset):
     # What a training and its libraries take besides differs from machine to machine: the difference
     # of two is looked at.
     (small, with_small), (large, with_large) = weights_and_peak(256), weights_and_peak(1280)
-    # Besides these three, wide convolutions hold their weights in Winograd's form, 36/9 times as
-    # large, and as much for its gradient.
+    # Besides these three, convolutions hold weights and gradients in orders of their own.
     assert 3 * (large - small) <= with_large - with_small <= 12 * (large - small)

@@ -37,9 +37,10 @@ def lost():
 
 
 def test_it_goes_on_once_the_storage_is_there(storage):
-    runs = Runs(lost(), lost())
+    as_it_starts = FileNotFoundError(errno.ENOENT, "No such file", "snapshot.json")
+    runs = Runs(lost(), as_it_starts, lost())
     assert fit(runs, storage) == "result"
-    assert runs.made == 3
+    assert runs.made == 4
 
 
 def test_a_storage_that_is_there_and_fails_again_and_again_is_given_up(storage):

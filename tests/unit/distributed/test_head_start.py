@@ -89,9 +89,11 @@ def test_who_wants_others_ends_them(ray, wanted):
     ("asked", "batch", "expected"),
     [
         (None, 8, 2),
+        (None, 1, 1),
         (1, 8, 1),
         ((1, 2), 8, None),  # as many as there is room for
         (3, 8, None),  # more than there is room for
+        (0, 8, None),
     ],
 )
 def test_as_many_as_the_training_will_ask_for(ray, asked, batch, expected):

@@ -10,7 +10,7 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 
 from ssd_dist.config import Config
 from ssd_dist.distributed import trainer
-from ssd_dist.distributed.cluster import Cluster
+from ssd_dist.distributed.cluster import Cluster, worker_resources
 from ssd_dist.distributed.lone_controller import UnannouncedScalingPolicy
 from ssd_dist.distributed.machines import Machine
 from ssd_dist.distributed.safeguards import Safeguards
@@ -19,9 +19,9 @@ from ssd_dist.distributed.train import build_trainer
 
 @pytest.fixture
 def build(tmp_path):
-    cluster = Cluster((Machine(num_cpus=2, num_gpus=0),))
+    two_cores = Cluster((Machine(num_cpus=2, num_gpus=0),))
 
-    def build(alone, head_start=None):
+    def build(alone, head_start=None, cluster=two_cores):
         return build_trainer(
             Config(lr=1e-3),
             "synthetic",
@@ -60,10 +60,12 @@ class Controller:
         logger = logging.getLogger("ray.train")
         logger.addHandler(PlainRayHandler())
         logger.addHandler(logging.NullHandler())
+        logger.warning("told as it is made")
         self.is_run = False
 
     async def run(self):
         await asyncio.sleep(0)
+        logging.getLogger("ray.train").warning("told as it runs")
         self.is_run = True
 
     def get_result(self):
@@ -74,9 +76,10 @@ class Controller:
 @pytest.fixture
 def logger():
     logger = logging.getLogger("ray.train")
-    before = list(logger.handlers)
+    before, propagates = list(logger.handlers), logger.propagate
+    logger.propagate = False  # as a controller sets it up
     yield logger
-    logger.handlers = before
+    logger.handlers, logger.propagate = before, propagates
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def logger():
     ],
 )
 def test_its_controller_runs_here_and_asks_no_autoscaler_for_a_fixed_number(
-    build, monkeypatch, logger, num_workers, policy, expected
+    build, monkeypatch, capfd, logger, num_workers, policy, expected
 ):
     monkeypatch.setattr(trainer, "LoneController", Controller)
     given = policy(ScalingConfig(num_workers=num_workers))
@@ -97,8 +100,15 @@ def test_its_controller_runs_here_and_asks_no_autoscaler_for_a_fixed_number(
     assert type(arguments["scaling_policy"]) is expected
     assert arguments["scaling_policy"].scaling_config is given.scaling_config
     # What it tells goes to Ray's files, not to the terminal.
-    assert not [one for one in logger.handlers if isinstance(one, PlainRayHandler)]
+    assert capfd.readouterr() == ("", "")
     assert [one for one in logger.handlers if isinstance(one, logging.NullHandler)]
+
+
+@pytest.mark.parametrize("num_gpus", [0, 2])
+def test_workers_that_start_ahead_are_those_that_it_asks_for(build, num_gpus):
+    cluster = Cluster((Machine(num_cpus=4, num_gpus=num_gpus),))
+    asked = build(alone=True, cluster=cluster).scaling_config._resources_per_worker_not_none
+    assert asked == worker_resources(cluster)
 
 
 def test_such_a_policy_tells_nobody_and_decides_the_same():
