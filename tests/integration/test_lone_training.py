@@ -1,6 +1,8 @@
 """A training that starts its own Ray: what it goes without, and that it recovers all the same."""
 
 import signal
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,7 +12,14 @@ from ssd_dist.checkpoint import load_checkpoint
 
 
 @pytest.fixture
-def start(tiny_config, voc_root, tmp_path, environment):
+def ray_folder():
+    """Where its Ray keeps its files: a short path, as sockets are among them."""
+    with tempfile.TemporaryDirectory(prefix="ssd_dist_", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def start(tiny_config, voc_root, tmp_path, environment, ray_folder):
     """Starts the training; the job, and its processes by a part of their titles."""
     arguments = [
         "--config", tiny_config, "--data", voc_root, "--storage", tmp_path, "--name", "lone",
@@ -18,7 +27,12 @@ def start(tiny_config, voc_root, tmp_path, environment):
     ]  # fmt: skip
 
     def start():
-        job = start_job("train.py", *arguments, env=environment, log=tmp_path / "driver.log")
+        job = start_job(
+            "train.py",
+            *arguments,
+            env={**environment, "RAY_TMPDIR": str(ray_folder)},
+            log=tmp_path / "driver.log",
+        )
         root = psutil.Process(job.pid)
 
         def named(part):
@@ -54,7 +68,9 @@ def history(tmp_path):
     return history
 
 
-def test_it_has_few_processes_and_survives_the_end_of_a_worker(start, log, history, tmp_path):
+def test_it_has_few_processes_and_survives_the_end_of_a_worker(
+    start, log, history, tmp_path, ray_folder
+):
     job, named = start()
     files = tmp_path / "lone" / "ray"
     cores = psutil.Process().cpu_affinity()
@@ -83,6 +99,9 @@ def test_it_has_few_processes_and_survives_the_end_of_a_worker(start, log, histo
     # No epoch's line is lost; that under way may be told again.
     assert sorted({int(line.split()[1].partition("/")[0]) for line in lines}) == list(range(1, 13))
     assert "note: going on from the last checkpoint with 2 worker(s)" in log()
+    # Nothing asks for what is not there.
+    (told,) = ray_folder.glob("ray/session_2*/logs/dashboard_agent.log")
+    assert "ERROR" not in told.read_text()
 
 
 def test_asked_to_end_it_leaves_nothing_running_and_goes_on_later(

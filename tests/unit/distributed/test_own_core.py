@@ -11,25 +11,26 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 pytestmark = pytest.mark.skipif(CORES < 2, reason="needs two cores, on Linux")
 
 BEGIN = """
-import os, subprocess, sys, threading, time
+import contextlib, os, subprocess, sys, threading, time
 from pathlib import Path
 from ssd_dist.distributed.own_core import own_core
 
 cores = sorted(os.sched_getaffinity(0))
 
 def of_all_threads():
-    tasks = Path("/proc/self/task").iterdir()
-    return {tuple(sorted(os.sched_getaffinity(int(task.name)))) for task in tasks}
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # that which looks has just ended
+            found.add(tuple(sorted(os.sched_getaffinity(int(task.name)))))
+    return found
 
-ended = threading.Event()
-threading.Thread(target=ended.wait).start()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
-END = "\nended.set()\n"
 
 
 def run(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + program + END],
+        [sys.executable, "-c", BEGIN + program],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
