@@ -15,7 +15,9 @@ from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
 from ssd_dist.interruption import EpochPart, interruptible
 from ssd_dist.structures import Detections
 
-BATCH_SIZE = 16
+_BATCH_SIZE = {"cpu": 8, "cuda": 16}
+"""Pictures that meet the network together, by device: on a CPU no more than a training step of
+SSDLite320 has memory for, which stays with the process."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +54,7 @@ def validate(
     """
     batches = evaluation_batches(
         dataset,
-        batch_size=BATCH_SIZE,
+        batch_size=_BATCH_SIZE[worker.device.type],
         rank=worker.rank,
         world_size=worker.world_size,
         num_processes=num_processes,
