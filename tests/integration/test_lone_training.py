@@ -99,9 +99,10 @@ def test_it_has_few_processes_and_survives_the_end_of_a_worker(
     # No epoch's line is lost; that under way may be told again.
     assert sorted({int(line.split()[1].partition("/")[0]) for line in lines}) == list(range(1, 13))
     assert "note: going on from the last checkpoint with 2 worker(s)" in log()
-    # Nothing asks for what is not there.
+    # The agent fails to report the end of the worker, once, and not again and again to find whom
+    # to report to.
     (told,) = ray_folder.glob("ray/session_2*/logs/dashboard_agent.log")
-    assert "ERROR" not in told.read_text()
+    assert "Get dashboard http address failed" not in told.read_text()
 
 
 def test_asked_to_end_it_leaves_nothing_running_and_goes_on_later(
