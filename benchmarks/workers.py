@@ -16,7 +16,6 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,25 +64,21 @@ def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         storage = Path(scratch)
         data = copy_part(arguments.data, storage / "data", arguments.pictures)
-        runs = {}
-
-        def start(name: str, command: Sequence[object], **environment: str) -> None:
-            runs[name] = Run(command, storage / f"{name}.log", {**os.environ, **environment})
-
-        for count in (2, 1):
-            # A Ray of its own each, as there is where a job finds none.
-            start(
-                f"ray-{count}",
-                train_command(config, data, storage, f"ray-{count}", workers=count),
-                RAY_TMPDIR=str(storage / str(count)),
+        runs = {
+            name: Run(
+                train_command(config, data, storage, name, workers=count),
+                storage / f"{name}.log",
+                # A Ray of its own each, as there is where a job finds none.
+                {**os.environ, "RAY_TMPDIR": str(storage / str(count))},
             )
+            for name, count in (("ray-2", 2), ("ray-1", 1))
+        }
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         torchrun += ["--nproc-per-node", "2", HERE / "torchrun_loop.py"]
-        start(
-            "torchrun",
+        runs["torchrun"] = Run(
             [*torchrun, storage / "ray-2.yaml", data],
-            **ENVIRONMENT,
-            OMP_NUM_THREADS="1",
+            storage / "torchrun.log",
+            {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"},
         )
         take_turns(list(runs.values()), config["epochs"])
         lines = runs["torchrun"].words().splitlines()

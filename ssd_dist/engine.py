@@ -173,7 +173,7 @@ def _add_gradients(
     counts, losses = torch.zeros(2, 2, device=worker.device)
     counts[0] = (targets.labels > 0).sum()
     counts[1] = float(asked)
-    counted = _begin_sum(counts, worker)
+    wait_for_counts = _begin_sum(counts, worker, section)
     num_parts = min(config.accumulation, len(images))
     parts = zip(
         images.tensor_split(num_parts),
@@ -189,27 +189,28 @@ def _add_gradients(
             with section("loss"):
                 sums = multibox_sums(loc, conf, Targets(labels, offsets), config.loss.neg_pos_ratio)
                 losses += torch.stack([sums.conf.detach(), sums.loc.detach()])
-                if worker.world_size > 1:
-                    with section("communication"):
-                        counted()
-                        if is_last:
-                            summed = _begin_sum(losses, worker)
+                wait_for_counts()
+                if is_last:
+                    wait_for_losses = _begin_sum(losses, worker, section)
                 loss = multibox_loss(sums, config.alpha, counts[0], worker.world_size)
             with section("backward"):
                 loss.backward()
-    if worker.world_size > 1:
-        with section("communication"):
-            summed()
+    wait_for_losses()
     return torch.cat([counts, losses])
 
 
-def _begin_sum(values: Tensor, worker: Worker) -> Callable[[], object]:
+def _begin_sum(values: Tensor, worker: Worker, section: OpenSection) -> Callable[[], None]:
     """Sums `values` over all workers, in place; returns what to call before they are read."""
     if worker.world_size == 1:
         return lambda: None
     work = dist.all_reduce(values, async_op=True)
     assert work is not None
-    return work.wait
+
+    def wait() -> None:
+        with section("communication"):
+            work.wait()
+
+    return wait
 
 
 def _without_exchange(network: nn.Module) -> AbstractContextManager[None]:
