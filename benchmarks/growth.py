@@ -191,7 +191,7 @@ def objective(
         loc.grad = conf.grad = None
         targets = match_priors(drawn.boxes_xyxy, drawn.labels, drawn.difficult, priors_cxcywh)
         sums = multibox_sums(loc, conf, targets, 3.0)
-        multibox_loss(sums, 1.0, sums.num_positives, 1).backward()
+        multibox_loss(sums, 1.0, sums.num_positives).backward()
 
     return run
 

@@ -88,7 +88,7 @@ def main(arguments: Arguments) -> None:
         ).to(device)  # fmt: skip
         targets = match_priors(batch.boxes_xyxy, batch.labels, batch.difficult, priors_cxcywh)
         sums = multibox_sums(outputs.loc, outputs.conf, targets, 3.0)
-        loss = multibox_loss(sums, 1.0, sums.num_positives, 1)
+        loss = multibox_loss(sums, 1.0, sums.num_positives)
         loss.backward()
         return loss
 

@@ -13,14 +13,19 @@ from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ssd_dist.config import Config
 from ssd_dist.divergence import LossWatch
+from ssd_dist.exchange import (
+    DataParallel,
+    begin_sum,
+    nothing_to_do,
+    wait_for,
+    without_exchange,
+)
 from ssd_dist.interruption import EpochInterruptedError, EpochPart, agreed, never
 from ssd_dist.model.mirror import averaged_output
 from ssd_dist.model.ssd import SSD
@@ -33,8 +38,8 @@ OpenSection: TypeAlias = Callable[[str], AbstractContextManager[object]]
 """Takes the name of a section of the training step and gives the context that it runs in."""
 SECTIONS = ("data", "matching", "forward", "loss", "communication", "backward", "optimizer")
 """The sections of a training step. `communication`, where there are several workers, is what is
-left to wait for the sum of N, which begins before `forward`, and that of the losses, before
-`backward`. The gradients' exchange is part of `backward`, which it overlaps with."""
+left to wait for the sum of N, which begins before `forward`, for that of the losses, before
+`backward`, and on a CPU for those of the gradients, which begin in it; on a GPU they end in it."""
 _START = EpochPart()
 
 
@@ -75,6 +80,7 @@ def train_epoch(
     picture_name: Callable[[int], str] = str,
     part: EpochPart = _START,
     check_in: Callable[[], bool] = never,
+    meanwhile: Callable[[], bool] = nothing_to_do,
     section: OpenSection = record_function,
 ) -> EpochLosses:
     """Trains on `batches` and returns the epoch's mean losses, the same on every worker.
@@ -119,7 +125,9 @@ def train_epoch(
                 config.loss.iou_threshold,
             )
         asked = check_in()
-        whole = _add_gradients(network, batch.images, targets, asked, config, worker, section)
+        whole = _add_gradients(
+            network, batch.images, targets, asked, config, worker, meanwhile, section
+        )
         num_positives, num_asked, conf_sum, loc_sum = whole.unbind()
         with section("optimizer"):
             norm = nn.utils.clip_grad_norm_(
@@ -159,6 +167,7 @@ def _add_gradients(
     asked: bool,
     config: Config,
     worker: Worker,
+    meanwhile: Callable[[], bool],
     section: OpenSection,
 ) -> Tensor:
     """Adds the gradient of Eq. 1 on the global batch to that of the parameters, which is none yet,
@@ -173,7 +182,9 @@ def _add_gradients(
     counts, losses = torch.zeros(2, 2, device=worker.device)
     counts[0] = (targets.labels > 0).sum()
     counts[1] = float(asked)
-    wait_for_counts = _begin_sum(counts, worker, section)
+    has_others = worker.world_size > 1
+    sum_of_counts = [begin_sum(counts)] if has_others else []
+    sum_of_losses = []
     num_parts = min(config.accumulation, len(images))
     parts = zip(
         images.tensor_split(num_parts),
@@ -183,41 +194,27 @@ def _add_gradients(
     )
     for number, (pictures, labels, offsets) in enumerate(parts, 1):
         is_last = number == num_parts
-        with _without_exchange(network) if not is_last else nullcontext():
+        with without_exchange(network) if not is_last else nullcontext():
             with section("forward"), autocast(config, worker.device):
                 loc, conf = network(laid_out(pictures, config))
             with section("loss"):
                 sums = multibox_sums(loc, conf, Targets(labels, offsets), config.loss.neg_pos_ratio)
                 losses += torch.stack([sums.conf.detach(), sums.loc.detach()])
-                wait_for_counts()
-                if is_last:
-                    wait_for_losses = _begin_sum(losses, worker, section)
-                loss = multibox_loss(sums, config.alpha, counts[0], worker.world_size)
+                if has_others and number == 1:
+                    with section("communication"):
+                        wait_for(sum_of_counts, meanwhile)
+                if has_others and is_last:
+                    sum_of_losses.append(begin_sum(losses))
+                loss = multibox_loss(sums, config.alpha, counts[0])
             with section("backward"):
                 loss.backward()
-    wait_for_losses()
-    return torch.cat([counts, losses])
-
-
-def _begin_sum(values: Tensor, worker: Worker, section: OpenSection) -> Callable[[], None]:
-    """Sums `values` over all workers, in place; returns what to call before they are read."""
-    if worker.world_size == 1:
-        return lambda: None
-    work = dist.all_reduce(values, async_op=True)
-    assert work is not None
-
-    def wait() -> None:
+    if isinstance(network, DataParallel):
         with section("communication"):
-            work.wait()
-
-    return wait
-
-
-def _without_exchange(network: nn.Module) -> AbstractContextManager[None]:
-    """Meanwhile gradients stay with their worker."""
-    if isinstance(network, DistributedDataParallel):
-        return network.no_sync()
-    return nullcontext()
+            network.finish_exchange(meanwhile)
+    if has_others:
+        with section("communication"):
+            wait_for(sum_of_losses, meanwhile)
+    return torch.cat([counts, losses])
 
 
 def _arriving(
@@ -259,14 +256,6 @@ def place(model: SSD, config: Config, device: torch.device) -> SSD:
 
         use_quick_layers(model)
     return model
-
-
-def data_parallel(model: SSD) -> DistributedDataParallel:
-    """The model with its gradients averaged over all workers, ready to be trained.
-
-    Batch norm's running statistics stay each worker's own: training does not read them.
-    """
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, forward_sync_buffers=False)
 
 
 def laid_out(images: Tensor, config: Config) -> Tensor:

@@ -25,14 +25,11 @@ from ssd_dist.checkpoint import (
 )
 from ssd_dist.config import Config
 from ssd_dist.data import open_split
+from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
-from ssd_dist.engine import (
-    Worker,
-    data_parallel,
-    place,
-    train_epoch,
-)
+from ssd_dist.engine import Worker, place, train_epoch
+from ssd_dist.exchange import DataParallel, nothing_to_do
 from ssd_dist.interruption import (
     EpochInterruptedError,
     EpochPart,
@@ -113,7 +110,7 @@ def train(
         part = EpochPart(**state["epoch_part"])
     network: torch.nn.Module = model
     if worker.world_size > 1:
-        network = data_parallel(model)
+        network = DataParallel(model)
 
     num_epoch_steps = steps_per_epoch(len(train_data), config.global_batch_size)
     num_steps = config.epochs * num_epoch_steps
@@ -175,6 +172,7 @@ def train(
                 picture_name=lambda index: train_data.split.annotations[index].image_id,
                 part=part,
                 check_in=check_in,
+                meanwhile=batches.make_one if isinstance(batches, BatchesAhead) else nothing_to_do,
             )
             seconds = time.perf_counter() - started
             if worker.world_size > 1:

@@ -21,7 +21,8 @@ from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis.step_timing import StepBudget, set_up_training, time_steps
 from ssd_dist.config import Config, replace_at
 from ssd_dist.data.dataset import DetectionDataset
-from ssd_dist.engine import Worker, data_parallel
+from ssd_dist.engine import Worker
+from ssd_dist.exchange import DataParallel
 from ssd_dist.loopback import keep_on_loopback
 from ssd_dist.model.ssd import SSD, build_model
 
@@ -153,7 +154,7 @@ def _time_in_process(
             )
             together = dataclasses.replace(
                 apart,
-                network=data_parallel(apart.model),
+                network=DataParallel(apart.model),
                 worker=Worker(_CPU, rank, num_processes),
             )
             # By turns, as the first steps of a process are slower than the later ones.

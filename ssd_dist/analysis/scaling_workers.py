@@ -20,7 +20,8 @@ from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis.clock import synchronise
 from ssd_dist.analysis.sweep import NUM_CLASSES, Point, random_batch
 from ssd_dist.config import Config
-from ssd_dist.engine import Worker, data_parallel, place, train_epoch
+from ssd_dist.engine import Worker, place, train_epoch
+from ssd_dist.exchange import DataParallel
 from ssd_dist.loopback import keep_on_loopback
 from ssd_dist.model.ssd import build_model
 from ssd_dist.optimizer import build_optimizer
@@ -117,7 +118,7 @@ def _measure(point: Point, worker: Worker, time_budget_s: float) -> WorkerTimes:
     """This worker's part in all that is measured with so many workers."""
     config = Config(model=point.model)
     model = place(build_model(point.model, NUM_CLASSES), config, worker.device)
-    network = data_parallel(model)
+    network = DataParallel(model)
     optimizer = build_optimizer(model, config)
     batch = random_batch(point.batch_size, point.model.image_size)
 

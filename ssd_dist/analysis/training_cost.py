@@ -97,7 +97,7 @@ def count_training(
                 )
                 until_loss = len(counter.layers)
                 sums = multibox_sums(loc, conf, Targets(*matched), config.loss.neg_pos_ratio)
-                loss = multibox_loss(sums, config.alpha, sums.num_positives, world_size=1)
+                loss = multibox_loss(sums, config.alpha, sums.num_positives)
             until_backward = len(counter.layers)
             loss.backward()
             forward += counter.layers[began:until_loss]

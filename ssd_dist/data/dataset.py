@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssd_dist.config import AugmentationConfig
+from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import ImageCache
 from ssd_dist.data.transforms import augment, resize_only
 from ssd_dist.structures import Batch, Split
 
 Key = int | tuple[int, int]
 _BOXES_MULTIPLE = 8
+_BATCHES_AHEAD = 2
+"""Who was quicker than the others in one step may need what it has made in the next ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,8 +132,10 @@ def training_batches(
     num_processes: int = 0,
     pin_memory: bool = False,
     first_step: int = 0,
-) -> DataLoader[Sample]:
+) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
     """This worker's share of each global batch of an epoch; yields `Batch`, and has a length.
+
+    Without loader processes it can make pictures ahead, whenever there is time.
 
     Global batch t holds perm[t·B : (t+1)·B], cut into contiguous shares whose sizes differ by one
     at most; perm depends on the data set's seed and the epoch alone. The last, incomplete global
@@ -162,6 +167,9 @@ def training_batches(
     for step in range(first_step, num_steps):
         first = step * global_batch_size
         keys.append([(epoch, index) for index in order[first + begin : first + end]])
+    if num_processes == 0 and not pin_memory:
+        most = _BATCHES_AHEAD * (end - begin)
+        return BatchesAhead(dataset.__getitem__, collate, keys, most=most)
     return _loader(dataset, keys, num_processes, pin_memory)
 
 

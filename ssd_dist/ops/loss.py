@@ -76,14 +76,13 @@ def hardest_negatives(conf: Tensor, labels: Tensor, num_wanted: Tensor) -> Tenso
     return torch.zeros_like(labels, dtype=torch.bool).scatter_(1, prior, chosen)
 
 
-def multibox_loss(sums: LossSums, alpha: float, num_positives: Tensor, world_size: int) -> Tensor:
+def multibox_loss(sums: LossSums, alpha: float, num_positives: Tensor) -> Tensor:
     """Eq. 1, L = (L_conf + alpha · L_loc) / N, as one worker adds it to the gradient.
 
-    `num_positives` is N over all workers; where it is 0, N is 1. Data-parallel training averages
-    the workers' gradients, so each loss is scaled by `world_size`: the mean over K workers of
-    K · (own sum) / N is the sum over the whole batch divided by N, whatever K.
+    `num_positives` is N over all workers; where it is 0, N is 1. Data-parallel training sums the
+    workers' gradients: that of the whole batch's sums divided by N, however many workers there are.
     """
-    return (sums.conf + alpha * sums.loc) * (world_size / num_positives.clamp(min=1))
+    return (sums.conf + alpha * sums.loc) * (1 / num_positives.clamp(min=1))
 
 
 def l2_weights(model: nn.Module) -> list[Tensor]:

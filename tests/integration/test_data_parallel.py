@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from ssd_dist import engine, training
+from ssd_dist import engine, exchange
 from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import load_config, replace_at
 from ssd_dist.data import open_split
 from ssd_dist.divergence import NonFiniteLossError
-from ssd_dist.engine import Worker, data_parallel
+from ssd_dist.engine import Worker
+from ssd_dist.exchange import begin_exchange
 from ssd_dist.ops.loss import multibox_sums
 from ssd_dist.training import train
 
@@ -69,17 +69,11 @@ def work_counting(rank, world_size, config, data, folder, port):
     """Writes how often gradients were exchanged."""
     exchanged = []
 
-    def wrap(model):
-        network = data_parallel(model)
+    def begin(under_way, bucket):
+        exchanged.append(bucket.index())
+        return begin_exchange(under_way, bucket)
 
-        def exchange(_, bucket):
-            exchanged.append(bucket.index())
-            return allreduce_hook(None, bucket)
-
-        network.register_comm_hook(None, exchange)
-        return network
-
-    training.data_parallel = wrap
+    exchange.begin_exchange = begin
     work(rank, world_size, config, data, folder, port)
     if rank == 0:
         (folder / "exchanges").write_text(str(len(exchanged)))

@@ -43,7 +43,7 @@ def ground_truth():
 def objective(priors_cxcywh, boxes_xyxy, labels, difficult, loc, conf):
     targets = match_priors(boxes_xyxy, labels, difficult, priors_cxcywh)
     sums = multibox_sums(loc, conf, targets, 3.0)
-    return multibox_loss(sums, 1.0, sums.num_positives, 1)
+    return multibox_loss(sums, 1.0, sums.num_positives)
 
 
 def test_network_and_objective_compile_whole(model, ground_truth):
@@ -87,7 +87,7 @@ def test_all_at_once_is_what_the_cpu_works_out_in_parts(monkeypatch, model, grou
         scores = conf.clone().requires_grad_()
         targets = match_priors(*ground_truth, priors_cxcywh)
         sums = multibox_sums(loc, scores, targets, 3.0)
-        multibox_loss(sums, 1.0, sums.num_positives, 1).backward()
+        multibox_loss(sums, 1.0, sums.num_positives).backward()
         results.append((targets.labels, targets.loc, sums.conf, sums.loc, scores.grad))
     for cpu, whole in zip(*results, strict=True):
         assert torch.allclose(cpu, whole, rtol=1e-5, atol=1e-6)

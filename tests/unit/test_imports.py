@@ -20,7 +20,7 @@ LEVELS = [
     },
     {"ops"},
     {"model", "data", "evaluation", "checkpoint", "experiment", "provenance", "repeated"},
-    {"divergence", "engine", "interruption", "optimizer"},
+    {"divergence", "engine", "exchange", "interruption", "optimizer"},
     {"training", "validation"},
     {"analysis", "terminal"},
     {"export", "report"},

@@ -76,7 +76,7 @@ def batch_for(model: SSD, device: str) -> tuple[torch.Tensor, Targets]:
 def loss_of(model: SSD, config: Config, images: torch.Tensor, targets: Targets) -> torch.Tensor:
     loc, conf = model(laid_out(images, config))
     sums = multibox_sums(loc, conf, targets, config.loss.neg_pos_ratio)
-    return multibox_loss(sums, config.alpha, sums.num_positives, 1)
+    return multibox_loss(sums, config.alpha, sums.num_positives)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_by_hand():
     sums = multibox_sums(loc, torch.zeros(1, 5, 3), targets, 3.0)
     assert sums.conf.item() == pytest.approx(4 * math.log(3))
     assert sums.loc.item() == pytest.approx(1.625)
-    loss = multibox_loss(sums, alpha=2.0, num_positives=torch.tensor(1), world_size=1)
+    loss = multibox_loss(sums, alpha=2.0, num_positives=torch.tensor(1))
     assert loss.item() == pytest.approx(4 * math.log(3) + 3.25)
 
 
@@ -71,7 +71,7 @@ def test_without_any_object_the_loss_is_zero_and_has_a_gradient():
     loc.requires_grad_()
     conf.requires_grad_()
     sums = multibox_sums(loc, conf, targets, 3.0)
-    loss = multibox_loss(sums, 1.0, sums.num_positives, 1)
+    loss = multibox_loss(sums, 1.0, sums.num_positives)
     loss.backward()
     assert loss.item() == 0
     assert conf.grad.eq(0).all()
@@ -88,19 +88,19 @@ def test_ignored_priors_have_no_gradient():
 
 @given(st.integers(0, 1000), st.integers(1, 4), st.floats(0, 10))
 @settings(max_examples=40, deadline=None)
-def test_workers_gradients_average_to_that_of_the_whole_batch(seed, num_workers, alpha):
+def test_workers_gradients_sum_to_that_of_the_whole_batch(seed, num_workers, alpha):
     loc, conf, targets = random_case(seed)
     scores = conf.clone().requires_grad_()
     whole = multibox_sums(loc, scores, targets, 3.0)
-    multibox_loss(whole, alpha, whole.num_positives, 1).backward()
+    multibox_loss(whole, alpha, whole.num_positives).backward()
     parts = torch.zeros_like(conf)
     for rows in torch.arange(4).tensor_split(num_workers):
         share = conf[rows].clone().requires_grad_()
         part = multibox_sums(
             loc[rows], share, Targets(targets.labels[rows], targets.loc[rows]), 3.0
         )
-        multibox_loss(part, alpha, whole.num_positives, num_workers).backward()
-        parts[rows] = share.grad / num_workers  # data-parallel training averages
+        multibox_loss(part, alpha, whole.num_positives).backward()
+        parts[rows] = share.grad
     assert torch.allclose(parts, scores.grad, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_objective_compiles_without_a_graph_break():
     def objective(boxes, labels, difficult, loc, conf):
         targets = match_priors(boxes, labels, difficult, priors)
         sums = multibox_sums(loc, conf, targets, 3.0)
-        return multibox_loss(sums, 1.0, sums.num_positives, 1)
+        return multibox_loss(sums, 1.0, sums.num_positives)
 
     compiled = torch.compile(objective, fullgraph=True, backend="eager")
     arguments = boxes, labels, difficult, loc, conf

@@ -1,0 +1,77 @@
+"""What workers sum over all of them, and what they do while they wait for each other.
+
+The quicker of two workers waits for the slower at the end of every step: a tenth of a second on two
+busy cores is nothing unusual. What it has to do anyway it does meanwhile, see `wait_for`.
+"""
+
+# No `from __future__ import annotations`: DDP compares the hook's annotations with its types.
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
+
+
+def nothing_to_do() -> bool:
+    """The answer of who has nothing to do while it waits."""
+    return False
+
+
+class DataParallel(DistributedDataParallel):
+    """A model whose gradients are summed over all workers, ready to be trained.
+
+    `finish_exchange` comes after each backward pass, and the gradients are whole after it. Batch
+    norm's running statistics stay each worker's own: training does not read them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """`model`: the same on all workers but for its weights; those of worker 0 are taken."""
+        super().__init__(model, gradient_as_bucket_view=True, forward_sync_buffers=False)
+        self._under_way: list[dist.Work] = []
+        self.register_comm_hook(self._under_way, begin_exchange)
+
+    def finish_exchange(self, meanwhile: Callable[[], bool] = nothing_to_do) -> None:
+        """Waits until all gradients are summed; see `wait_for`."""
+        wait_for(self._under_way, meanwhile)
+        self._under_way.clear()
+
+
+def begin_exchange(under_way: list[dist.Work], bucket: dist.GradBucket) -> Future[Tensor]:
+    """Begins to sum a `dist.GradBucket`, in which the gradients lie, over all workers.
+
+    On a CPU it adds the work to `under_way` and says that it is done: DDP would block until it is.
+    On a GPU nothing blocks, and DDP orders what comes after.
+    """
+    gradients = bucket.buffer()
+    work = dist.all_reduce(gradients, async_op=True)
+    assert work is not None
+    if gradients.is_cuda:
+        summed: Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
+        return summed
+    under_way.append(work)
+    done: Future[Tensor] = Future()
+    done.set_result(gradients)
+    return done
+
+
+def wait_for(works: Iterable[dist.Work], meanwhile: Callable[[], bool]) -> None:
+    """Waits for all `works`, and calls `meanwhile`, which does a little of what is to be done later
+    and returns whether there was anything, as long as they last. Raises what a work raises."""
+    for work in works:
+        while not work.is_completed() and meanwhile():
+            pass
+        work.wait()
+
+
+def begin_sum(values: Tensor) -> dist.Work:
+    """Begins to sum `values` over all workers, in place."""
+    work = dist.all_reduce(values, async_op=True)
+    assert work is not None
+    return work
+
+
+def without_exchange(network: nn.Module) -> AbstractContextManager[None]:
+    """Meanwhile gradients stay with their worker."""
+    return network.no_sync() if isinstance(network, DataParallel) else nullcontext()
