@@ -13,19 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ssd_dist.config import Config
 from ssd_dist.divergence import LossWatch
-from ssd_dist.exchange import (
-    DataParallel,
-    begin_sum,
-    nothing_to_do,
-    wait_for,
-    without_exchange,
-)
+from ssd_dist.exchange import DataParallel, begin_sum, wait_for, without_exchange
 from ssd_dist.interruption import EpochInterruptedError, EpochPart, agreed, never
 from ssd_dist.model.mirror import averaged_output
 from ssd_dist.model.ssd import SSD
@@ -80,7 +75,7 @@ def train_epoch(
     picture_name: Callable[[int], str] = str,
     part: EpochPart = _START,
     check_in: Callable[[], bool] = never,
-    meanwhile: Callable[[], bool] = nothing_to_do,
+    meanwhile: Callable[[], bool] = never,
     section: OpenSection = record_function,
 ) -> EpochLosses:
     """Trains on `batches` and returns the epoch's mean losses, the same on every worker.
@@ -98,6 +93,7 @@ def train_epoch(
         picture_name: identifier of the picture at a position in the split, for the error.
         part: what is done of the epoch already; `batches` are those that are left.
         check_in: called in each step; True, on any worker, asks all to stop after it.
+        meanwhile: called while this worker waits for others; see `exchange.wait_for`.
         section: opens each of `SECTIONS`; as it is, they are labels in a profiler's trace.
 
     Raises:
@@ -183,8 +179,14 @@ def _add_gradients(
     counts[0] = (targets.labels > 0).sum()
     counts[1] = float(asked)
     has_others = worker.world_size > 1
-    sum_of_counts = [begin_sum(counts)] if has_others else []
-    sum_of_losses = []
+    counting = [begin_sum(counts)] if has_others else []
+    under_way = network.under_way if isinstance(network, DataParallel) else []
+
+    def wait(works: list[dist.Work]) -> None:
+        if works:
+            with section("communication"):
+                wait_for(works, meanwhile)
+
     num_parts = min(config.accumulation, len(images))
     parts = zip(
         images.tensor_split(num_parts),
@@ -200,20 +202,13 @@ def _add_gradients(
             with section("loss"):
                 sums = multibox_sums(loc, conf, Targets(labels, offsets), config.loss.neg_pos_ratio)
                 losses += torch.stack([sums.conf.detach(), sums.loc.detach()])
-                if has_others and number == 1:
-                    with section("communication"):
-                        wait_for(sum_of_counts, meanwhile)
+                wait(counting)
                 if has_others and is_last:
-                    sum_of_losses.append(begin_sum(losses))
+                    under_way.append(begin_sum(losses))
                 loss = multibox_loss(sums, config.alpha, counts[0])
             with section("backward"):
                 loss.backward()
-    if isinstance(network, DataParallel):
-        with section("communication"):
-            network.finish_exchange(meanwhile)
-    if has_others:
-        with section("communication"):
-            wait_for(sum_of_losses, meanwhile)
+    wait(under_way)
     return torch.cat([counts, losses])
 
 

@@ -55,7 +55,7 @@ class TrainingInterruptedError(Exception):
 
 
 def never() -> bool:
-    """The answer of nobody who asks for a stop."""
+    """The answer where nobody asks for a stop, or nothing is left to do."""
     return False
 
 

@@ -29,7 +29,7 @@ from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
 from ssd_dist.engine import Worker, place, train_epoch
-from ssd_dist.exchange import DataParallel, nothing_to_do
+from ssd_dist.exchange import DataParallel
 from ssd_dist.interruption import (
     EpochInterruptedError,
     EpochPart,
@@ -172,7 +172,7 @@ def train(
                 picture_name=lambda index: train_data.split.annotations[index].image_id,
                 part=part,
                 check_in=check_in,
-                meanwhile=batches.make_one if isinstance(batches, BatchesAhead) else nothing_to_do,
+                meanwhile=batches.make_one if isinstance(batches, BatchesAhead) else never,
             )
             seconds = time.perf_counter() - started
             if worker.world_size > 1:

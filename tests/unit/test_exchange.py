@@ -26,7 +26,7 @@ class Work:
 
 def test_work_is_done_ahead_as_long_as_others_are_waited_for():
     works, done = [Work(3), Work(2)], []
-    wait_for(works, lambda: done.append(1) or True)
+    wait_for(works.copy(), lambda: done.append(1) or True)
     assert len(done) == 5
     assert all(work.waited for work in works)
 
@@ -56,7 +56,7 @@ def test_gradients_are_whole_once_the_exchange_is_finished(alone):
     network = DataParallel(model)
     for _ in range(3):  # DDP orders its buckets anew after the first
         network(image).square().sum().backward()
-        network.finish_exchange()
+        wait_for(network.under_way, lambda: False)
         for parameter, gradient in zip(model.parameters(), expected, strict=True):
             assert torch.allclose(parameter.grad, gradient)
         model.zero_grad(set_to_none=True)
@@ -67,9 +67,9 @@ def test_without_exchange_there_is_nothing_to_wait_for(alone):
     network = DataParallel(model)
     with without_exchange(network):
         network(image).sum().backward()
-    network.finish_exchange(lambda: pytest.fail("nobody is waited for"))
+    wait_for(network.under_way, lambda: pytest.fail("nobody is waited for"))
     network(image).sum().backward()
-    network.finish_exchange()
+    wait_for(network.under_way, lambda: False)
     assert torch.allclose(model.weight.grad, 2 * image.sum(0).expand(3, 4))
 
 
