@@ -16,19 +16,32 @@ from pathlib import Path
 
 import psutil
 
-SETTLE_S = 1.5
-"""From a line about an epoch until its training surely works on the next one: what its end leaves
-to do is done before, and the pause lies within that epoch."""
 _POLL_S = 0.05
 
 
 class Run:
     """A training that is under way, or stopped after one of its epochs."""
 
-    def __init__(self, command: Sequence[object], log: Path, environment: dict[str, str]) -> None:
-        """Not yet started. Of what it prints, kept in `log`, a line for each epoch begins with
-        `epoch`."""
+    def __init__(
+        self,
+        command: Sequence[object],
+        log: Path,
+        environment: dict[str, str],
+        *,
+        settle_s: float = 1.5,
+    ) -> None:
+        """Not yet started.
+
+        Args:
+            command: what to run; of what it prints a line for each epoch begins with `epoch`.
+            log: where that goes.
+            environment: of its process.
+            settle_s: seconds from such a line until the training surely works on the next epoch:
+                what the end of one leaves to do, a checkpoint to write, is done by then, and the
+                pause lies within the next one.
+        """
         self._command, self._log, self._environment = list(map(str, command)), log, environment
+        self._settle_s = settle_s
         self._process: subprocess.Popen[bytes] | None = None
         self._paused_at = 0.0
         self._pauses: list[float] = []
@@ -40,7 +53,7 @@ class Run:
         told = self._num_told()
         while self._num_told() == told and process.poll() is None:
             time.sleep(_POLL_S)
-        time.sleep(SETTLE_S)
+        time.sleep(self._settle_s)
         if process.poll() is not None:
             sys.exit(f"{self._command} ended: {self.words()[-2000:]}")
         self._signal(psutil.Process.suspend)
@@ -56,8 +69,15 @@ class Run:
         return self._log.read_text(encoding="utf-8")
 
     def without_pauses(self, seconds: Sequence[float]) -> list[float]:
-        """What each of its epochs took by its own clock, less the pause in it."""
-        return [own - pause for own, pause in zip(seconds, self._pauses, strict=True)]
+        """What each of its epochs took by its own clock, less the pause in it. Raises SystemExit if
+        a pause was not in its epoch."""
+        active = [own - pause for own, pause in zip(seconds, self._pauses, strict=True)]
+        if min(active) <= 0:
+            sys.exit(
+                f"{self._command}: a pause fell between two epochs, as the end of one took longer "
+                f"than the {self._settle_s} s it was given: give it more"
+            )
+        return active
 
     def kill(self) -> None:
         """Ends it where it is, with all its processes; nothing if it has ended."""

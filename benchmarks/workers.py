@@ -48,6 +48,8 @@ class Arguments:
     """Pictures a step, over all workers."""
     turns: int = 8
     """Epochs of each, after the first one."""
+    settle: float = 1.5
+    """Seconds that the end of an epoch may take: a large network's checkpoint, some."""
 
 
 def main(arguments: Arguments) -> None:
@@ -70,6 +72,7 @@ def main(arguments: Arguments) -> None:
                 storage / f"{name}.log",
                 # A Ray of its own each, as there is where a job finds none.
                 {**os.environ, "RAY_TMPDIR": str(storage / str(count))},
+                settle_s=arguments.settle,
             )
             for name, count in (("ray-2", 2), ("ray-1", 1))
         }
@@ -79,6 +82,7 @@ def main(arguments: Arguments) -> None:
             [*torchrun, storage / "ray-2.yaml", data],
             storage / "torchrun.log",
             {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": "1"},
+            settle_s=arguments.settle,
         )
         take_turns(list(runs.values()), config["epochs"])
         lines = runs["torchrun"].words().splitlines()

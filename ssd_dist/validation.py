@@ -15,9 +15,9 @@ from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
 from ssd_dist.interruption import EpochPart, interruptible
 from ssd_dist.structures import Detections
 
-_BATCH_SIZE = {"cpu": 8, "cuda": 16}
-"""Pictures that meet the network together, by device: on a CPU no more than a training step of
-SSDLite320 has memory for, which stays with the process."""
+_BATCH_SIZE = {"cpu": 4, "cuda": 16}
+"""Pictures that meet the network together, by device. More are no faster on a CPU, and the memory
+for them stays with the process: 4 fit into what a training step of SSDLite320 has taken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -135,7 +135,7 @@ def training_batches(
 ) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
     """This worker's share of each global batch of an epoch; yields `Batch`, and has a length.
 
-    Without loader processes it can make pictures ahead, whenever there is time.
+    Without loader processes pictures can be made ahead, whenever there is time.
 
     Global batch t holds perm[t·B : (t+1)·B], cut into contiguous shares whose sizes differ by one
     at most; perm depends on the data set's seed and the epoch alone. The last, incomplete global
@@ -167,10 +167,7 @@ def training_batches(
     for step in range(first_step, num_steps):
         first = step * global_batch_size
         keys.append([(epoch, index) for index in order[first + begin : first + end]])
-    if num_processes == 0 and not pin_memory:
-        most = _BATCHES_AHEAD * (end - begin)
-        return BatchesAhead(dataset.__getitem__, collate, keys, most=most)
-    return _loader(dataset, keys, num_processes, pin_memory)
+    return _batches(dataset, keys, num_processes, pin_memory)
 
 
 def evaluation_batches(
@@ -180,8 +177,7 @@ def evaluation_batches(
     rank: int,
     world_size: int,
     num_processes: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader[Sample]:
+) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
     """This worker's share of the split in order, only resized; yields `Batch`, and has a length.
 
     Every picture comes once over all workers: nothing is repeated to fill a batch, so that shares
@@ -191,7 +187,7 @@ def evaluation_batches(
     keys: list[list[Key]] = [
         list(range(first, min(first + batch_size, end))) for first in range(begin, end, batch_size)
     ]
-    return _loader(dataset, keys, num_processes, pin_memory)
+    return _batches(dataset, keys, num_processes, pin_memory=False)
 
 
 def _share(count: int, rank: int, world_size: int) -> tuple[int, int]:
@@ -199,9 +195,12 @@ def _share(count: int, rank: int, world_size: int) -> tuple[int, int]:
     return count * rank // world_size, count * (rank + 1) // world_size
 
 
-def _loader(
+def _batches(
     dataset: DetectionDataset, keys: list[list[Key]], num_processes: int, pin_memory: bool
-) -> DataLoader[Sample]:
+) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
+    if num_processes == 0 and not pin_memory:
+        most = _BATCHES_AHEAD * max(map(len, keys), default=0)
+        return BatchesAhead(dataset.__getitem__, collate, keys, most=most)
     return DataLoader(
         dataset,
         batch_sampler=keys,
