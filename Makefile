@@ -60,6 +60,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=jobs $(BIN)/mypy jobs
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks
 
 # What the cluster image installs, by version and checksum; see deploy/Dockerfile.
 lock: setup

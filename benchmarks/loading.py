@@ -141,7 +141,7 @@ def compare(arguments: Arguments, data: Path) -> dict[Backend, Paired]:
                 last = images
             check(last, arguments)
 
-        results[backend] = by_turns(ours, theirs, arguments.turns, warm_up=1)
+        results[backend] = by_turns(ours, theirs, arguments.turns, torch.device("cpu"), warm_up=1)
     return results
 
 

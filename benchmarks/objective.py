@@ -108,6 +108,8 @@ def main(arguments: Arguments) -> None:
     results = []
     for run, given in ((ours, objects), (theirs, their_objects)):
         loss = run([given[i] for i in apart], part).item()
+        assert part.loc.grad is not None
+        assert part.conf.grad is not None
         results.append((loss, part.loc.grad.clone(), part.conf.grad.clone()))
     loss_gap = abs(results[0][0] - results[1][0]) / results[1][0]
     pairs = zip(results[0][1:], results[1][1:], strict=True)

@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -58,7 +59,7 @@ class Arguments:
 class Surrogate:
     """Validation mAP after each epoch, for any point of the space."""
 
-    def __init__(self, trials: list[dict[str, object]]) -> None:
+    def __init__(self, trials: list[dict[str, Any]]) -> None:
         """`trials`: of each the fields and `curve`, its validation mAP by epoch."""
         points = np.array([[np.log10(trial[field]) for field in FIELDS] for trial in trials])
         curves = np.array([trial["curve"] for trial in trials])  # trials × epochs
@@ -105,7 +106,9 @@ def search(surrogate: Surrogate, config: Config, most_epochs: int) -> list[tuple
         searcher = StudySearcher(study, config, place, {})
         for number in range(config.search.trials):
             ray_id = str(number)
-            parameters = searcher.suggest(ray_id)["parameters"]
+            suggested = searcher.suggest(ray_id)
+            assert not isinstance(suggested, str), suggested
+            parameters = suggested["parameters"]
             values = surrogate(np.log10([[parameters[field] for field in FIELDS]]))[0]
             for epoch, value in enumerate(values, start=1):
                 spent += 1
@@ -133,7 +136,12 @@ def main(arguments: Arguments) -> None:
     rows = []
     for seed in range(arguments.seeds):
 
-        def variant(sampler: str, pruner: str, trials: int, seed: int = seed) -> Config:
+        def variant(
+            sampler: Literal["tpe", "random"],
+            pruner: Literal["asha", "none"],
+            trials: int,
+            seed: int = seed,
+        ) -> Config:
             return dataclasses.replace(
                 config,
                 seed=seed,

@@ -69,7 +69,7 @@ class Turn:
 def direct(checkpoint: Path, contents: Sequence[bytes], pipe: Connection) -> None:
     """In a process of its own: takes (batch size, seconds), gives back a turn; ends at None."""
     from ssd_dist.checkpoint import load_checkpoint
-    from ssd_dist.distributed.serving_inference import PictureDetector
+    from ssd_dist.distributed.serving_inference import Decoded, PictureDetector
 
     detector = PictureDetector(load_checkpoint(checkpoint), "cpu", max_pixels=50_000_000)
     endless = itertools.cycle(contents)
@@ -79,8 +79,8 @@ def direct(checkpoint: Path, contents: Sequence[bytes], pipe: Connection) -> Non
         latencies: list[float] = []
         started, cpu = time.perf_counter(), time.process_time()
         while (now := time.perf_counter()) < started + seconds:
-            batch = itertools.islice(endless, batch_size)
-            detector.detect([detector.decode(content) for content in batch])
+            batch = [detector.decode(next(endless)) for _ in range(batch_size)]
+            detector.detect([one for one in batch if isinstance(one, Decoded)])
             latencies += [1000 * (time.perf_counter() - now)] * batch_size
         count = len(latencies)
         cpu_ms = 1000 * (time.process_time() - cpu) / count
@@ -197,7 +197,7 @@ def main(arguments: Arguments) -> int:
                 (names[0], 1, None), (names[1], None, 1), (names[2], size, None),
                 (names[3], None, 2 * size),
             ):  # fmt: skip
-                if batch is not None:
+                if clients is None:
                     here.send((batch, seconds))
                     turns[name].append(here.recv())
                 else:

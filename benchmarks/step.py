@@ -24,7 +24,7 @@ import tyro
 from rich.console import Console
 
 from ssd_dist.allocator import keep_freed_memory
-from ssd_dist.config import OWN_SIZES, Config, ModelConfig
+from ssd_dist.config import OWN_SIZES, Architecture, Config, ModelConfig
 from ssd_dist.engine import Worker, autocast, laid_out, place, train_epoch
 from ssd_dist.model.ssd import build_model
 from ssd_dist.optimizer import build_optimizer
@@ -39,7 +39,7 @@ _STEPS_A_TURN = 3
 class Arguments:
     """Time the training step beside the bare network."""
 
-    model: str = "ssdlite320_mobilenet_v3_large"
+    model: Architecture = "ssdlite320_mobilenet_v3_large"
     """A configuration's `model.architecture`."""
     size: int = 0
     """Side of the input, in pixels; 0: the model's own."""

@@ -77,7 +77,8 @@ class Backbone(nn.Module):
         missing, _ = self.features.load_state_dict(weights, strict=False)
         if any(not name.endswith("num_batches_tracked") for name in missing):
             raise SystemExit(f"no weights for {missing}")
-        self.channels = [*self.features.feature_info.channels(), *_EXTRA_CHANNELS]
+        info: Any = self.features.feature_info
+        self.channels = [*info.channels(), *_EXTRA_CHANNELS]
         self.extra = nn.ModuleList(
             ssdlite._extra_block(before, after, nn.BatchNorm2d)
             for before, after in zip(self.channels[1:-1], _EXTRA_CHANNELS, strict=True)

@@ -77,7 +77,7 @@ def main(arguments: Arguments) -> None:
             for name, count in (("ray-2", 2), ("ray-1", 1))
         }
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        torchrun += ["--nproc-per-node", "2", HERE / "torchrun_loop.py"]
+        torchrun += ["--nproc-per-node", "2", str(HERE / "torchrun_loop.py")]
         runs["torchrun"] = Run(
             [*torchrun, storage / "ray-2.yaml", data],
             storage / "torchrun.log",

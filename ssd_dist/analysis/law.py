@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.analysis import scaling as scaling_
+from ssd_dist.analysis.devices import num_processors
 from ssd_dist.analysis.regression import LinearFit, Regression, fit_linear, regress
 from ssd_dist.analysis.scaling import Scaling, measure_scaling, workers_to_measure
 from ssd_dist.analysis.sweep import MeasuredPoint, Point, measure_sweep, sweep_for
@@ -209,7 +209,7 @@ def measure_law(
     say = on_progress or (lambda _: None)
     points = sweep_for(device) if points is None else points
     if num_workers is None:
-        num_workers = workers_to_measure(device, _num_cores())
+        num_workers = workers_to_measure(device, num_processors())
     measured = measure_sweep(
         points, device, time_budget_s=_SWEEP_SHARE * time_budget_s, on_progress=say
     )
@@ -285,10 +285,3 @@ def _points_table(law: Law) -> Table:
             f"{measured.inference.ms.median:.1f}",
         )
     return grid
-
-
-def _num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -47,9 +47,8 @@ class BatchesAhead(Generic[Key, Sample, Batch]):
 
     def make_one(self) -> bool:
         """Makes the next sample, if fewer than `most` wait already; whether it made one."""
-        if len(self._made) >= self._most:
+        key = next(self._keys, None) if len(self._made) < self._most else None
+        if key is None:
             return False
-        for key in self._keys:
-            self._made.append(self._make(key))
-            return True
-        return False
+        self._made.append(self._make(key))
+        return True

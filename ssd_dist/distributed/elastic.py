@@ -38,7 +38,7 @@ def wanted_workers(asked: NumWorkers | None, cluster: Cluster, config: Config) -
     return asked
 
 
-def fitting_workers(asked: NumWorkers | None, cluster: Cluster, config: Config) -> NumWorkers:
+def training_workers(asked: NumWorkers | None, cluster: Cluster, config: Config) -> NumWorkers:
     """What was asked for, or as many as the cluster holds and a batch has pictures.
 
     Raises ValueError for what can't be: see :func:`check_fits`. Of a range the least has to fit;

@@ -24,8 +24,8 @@ from ssd_dist.distributed.cluster import Cluster, connect, silence, worker_resou
 from ssd_dist.distributed.elastic import (
     RESIZE_INTERVAL_S,
     NumWorkers,
-    fitting_workers,
     shown_workers,
+    training_workers,
 )
 from ssd_dist.distributed.event_files import EventFiles
 from ssd_dist.distributed.head_start import HeadStart
@@ -99,7 +99,7 @@ def run_training(
     check_start(folder, "train", config, data, resume=resume)
     terminal.introduce(prepare(config, data))
     cluster = connect(terminal)
-    num_workers = fitting_workers(num_workers, cluster, config)
+    num_workers = training_workers(num_workers, cluster, config)
     storage = bucket or str(folder)
     check_storage(storage)
     terminal.line(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numba.extending
 import torch
@@ -22,10 +22,13 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
+Loop = TypeVar("Loop", bound=Callable[..., object])
+
+
+def compiled(function: Loop) -> Loop:
     """`function` in machine code, which is kept on disk where there is a place for it."""
     try:
-        result: Callable[..., None] = njit(**_OPTIONS)(function)
+        result: Loop = njit(**_OPTIONS)(function)
     except RuntimeError:  # no folder to write to
         result = njit(**(_OPTIONS | {"cache": False}))(function)
     return result

@@ -29,6 +29,12 @@ _AT_A_TIME = 65_536
 
 
 @compiled
+def _cells_at_a_time(channels: int, in_a_row: int) -> int:
+    """Cells of a part of a map with so many channels: whole rows of so many cells."""
+    return max(1, _AT_A_TIME // (channels * in_a_row)) * in_a_row
+
+
+@compiled
 def _values(
     rows: NDArray[np.float32],
     lines: NDArray[np.float32],
@@ -74,8 +80,7 @@ def convolve(
     outputs, inputs = filters.shape
     in_a_row, out_in_a_row = columns // inputs, output.shape[2] // outputs
     cells = input.shape[1] * in_a_row
-    unit = max(in_a_row, out_in_a_row)
-    at_a_time = max(1, _AT_A_TIME // (max(inputs, outputs) * unit)) * unit
+    at_a_time = _cells_at_a_time(max(inputs, outputs), max(in_a_row, out_in_a_row))
     buffer = np.empty((at_a_time // in_a_row if is_lazy else 0, columns), np.float32)
     for picture in range(batch):
         for first in range(0, cells, at_a_time):
@@ -131,8 +136,7 @@ def backpropagate(
     out_columns = output.shape[2]
     in_a_row, out_in_a_row = columns // inputs, out_columns // outputs
     cells = input.shape[1] * in_a_row
-    unit = max(in_a_row, out_in_a_row)
-    at_a_time = max(1, _AT_A_TIME // (max(inputs, outputs) * unit)) * unit
+    at_a_time = _cells_at_a_time(max(inputs, outputs), max(in_a_row, out_in_a_row))
     buffer = np.empty((at_a_time // in_a_row if is_lazy else 0, columns), np.float32)
     out_buffer = np.empty(
         (at_a_time // out_in_a_row if is_output_lazy else 0, out_columns), np.float32

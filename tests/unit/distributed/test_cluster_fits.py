@@ -8,7 +8,7 @@ import pytest
 from ssd_dist.config import Config, ModelConfig
 from ssd_dist.distributed import machines
 from ssd_dist.distributed.cluster import Cluster, check_fits, check_gpu_share, worker_resources
-from ssd_dist.distributed.elastic import fitting_workers, parse_workers, shown_workers
+from ssd_dist.distributed.elastic import parse_workers, shown_workers, training_workers
 from ssd_dist.distributed.machines import Machine
 
 CONFIG = Config(global_batch_size=8, model=ModelConfig(norm="frozen"))
@@ -125,17 +125,17 @@ def test_numbers_of_workers_as_they_are_typed():
 
 
 def test_of_a_range_the_least_has_to_fit():
-    assert fitting_workers(None, CPUS, CONFIG) == 6
-    assert fitting_workers(None, CPUS, dataclasses.replace(CONFIG, global_batch_size=2)) == 2
-    assert fitting_workers((1, 8), CPUS, CONFIG) == (1, 8)
+    assert training_workers(None, CPUS, CONFIG) == 6
+    assert training_workers(None, CPUS, dataclasses.replace(CONFIG, global_batch_size=2)) == 2
+    assert training_workers((1, 8), CPUS, CONFIG) == (1, 8)
     with pytest.raises(ValueError, match="7 workers need 7 CPU cores"):
-        fitting_workers((7, 8), CPUS, CONFIG)
+        training_workers((7, 8), CPUS, CONFIG)
     with pytest.raises(ValueError, match="9 workers can't share"):
-        fitting_workers((1, 9), CPUS, CONFIG)
+        training_workers((1, 9), CPUS, CONFIG)
     with pytest.raises(ValueError, match="at least 1"):
-        fitting_workers((0, 2), CPUS, CONFIG)
+        training_workers((0, 2), CPUS, CONFIG)
     with pytest.raises(ValueError, match="this Ray has 0"):
-        fitting_workers(None, Cluster((Machine(0, 2),)), CONFIG)
+        training_workers(None, Cluster((Machine(0, 2),)), CONFIG)
 
 
 CLUSTER_YAML = {
@@ -225,11 +225,11 @@ SINGLE_CELL = ModelConfig(
 def test_a_single_picture_that_batch_norm_can_t_take_is_refused(batch_size, num_workers):
     config = Config(global_batch_size=batch_size, model=SINGLE_CELL)
     with pytest.raises(ValueError, match=r"model\.norm: 'batch' can't normalise a single picture"):
-        fitting_workers(num_workers, CPUS, config)
+        training_workers(num_workers, CPUS, config)
     with pytest.raises(ValueError, match="a single picture"):
-        fitting_workers((1, 4), CPUS, Config(global_batch_size=4, model=SINGLE_CELL))
+        training_workers((1, 4), CPUS, Config(global_batch_size=4, model=SINGLE_CELL))
     for changes in {"norm": "none"}, {"norm": "frozen"}, {"num_extra_maps": 1}:
         model = dataclasses.replace(SINGLE_CELL, **changes)
         config = Config(global_batch_size=batch_size, model=model)
-        assert fitting_workers(num_workers, CPUS, config) == num_workers
-    assert fitting_workers(2, CPUS, Config(global_batch_size=4, model=SINGLE_CELL)) == 2
+        assert training_workers(num_workers, CPUS, config) == num_workers
+    assert training_workers(2, CPUS, Config(global_batch_size=4, model=SINGLE_CELL)) == 2
