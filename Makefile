@@ -43,7 +43,7 @@ test-unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/unit
 
 # Side by side with other programs, in one run; they come with the extra `bench`. Pictures of any VOC
-# folder with the splits train and val, 120 of them at least. All are run, then those that missed
+# folder with the splits train and val, 128 of them at least. All are run, then those that missed
 # their figure are named. serving.py needs a detector, gpu.py a GPU: not among them.
 BENCH_DATA ?= bccd
 BENCHES := evaluation search_overhead search_quality postprocessing objective step growth

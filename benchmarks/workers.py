@@ -42,12 +42,12 @@ class Arguments:
     """VOC folder with splits `train` and `val`."""
     model: str = "ssdlite320_mobilenet_v3_large"
     """A configuration's `model.architecture`."""
-    pictures: int = 120
+    pictures: int = 128
     """Pictures of an epoch."""
-    batch: int = 16
-    """Pictures a step, over all workers."""
-    turns: int = 8
-    """Epochs of each, after the first one."""
+    batch: int = 32
+    """Pictures a step, over all workers: as in the SSD paper."""
+    turns: int = 24
+    """Epochs of each, after the first one. One differs from the next by a tenth."""
     settle: float = 1.5
     """Seconds that the end of an epoch may take: a large network's checkpoint, some."""
 
