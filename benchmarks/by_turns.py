@@ -28,7 +28,7 @@ class Run:
         log: Path,
         environment: dict[str, str],
         *,
-        settle_s: float = 1.5,
+        settle_s: float,
     ) -> None:
         """Not yet started.
 

@@ -43,6 +43,10 @@ class Sample:
     """Position in the split."""
 
 
+Batches = DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]
+"""Made by loader processes, or in this one; yields `Batch`, and has a length."""
+
+
 class DetectionDataset(Dataset[Sample]):
     """The pictures of a split as samples, varied for training or only resized."""
 
@@ -132,7 +136,7 @@ def training_batches(
     num_processes: int = 0,
     pin_memory: bool = False,
     first_step: int = 0,
-) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
+) -> Batches:
     """This worker's share of each global batch of an epoch; yields `Batch`, and has a length.
 
     Without loader processes pictures can be made ahead, whenever there is time.
@@ -177,7 +181,7 @@ def evaluation_batches(
     rank: int,
     world_size: int,
     num_processes: int = 0,
-) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
+) -> Batches:
     """This worker's share of the split in order, only resized; yields `Batch`, and has a length.
 
     Every picture comes once over all workers: nothing is repeated to fill a batch, so that shares
@@ -197,7 +201,7 @@ def _share(count: int, rank: int, world_size: int) -> tuple[int, int]:
 
 def _batches(
     dataset: DetectionDataset, keys: list[list[Key]], num_processes: int, pin_memory: bool
-) -> DataLoader[Sample] | BatchesAhead[Key, Sample, Batch]:
+) -> Batches:
     if num_processes == 0 and not pin_memory:
         most = _BATCHES_AHEAD * max(map(len, keys), default=0)
         return BatchesAhead(dataset.__getitem__, collate, keys, most=most)
