@@ -15,7 +15,7 @@ from ssd_dist.interruption import TrainingInterruptedError
 from ssd_dist.training import train
 
 STEPS_PER_EPOCH, EPOCHS = 3, 3  # 24 pictures, 8 a step
-CHECKS_PER_EPOCH = STEPS_PER_EPOCH + 1  # 8 pictures to validate are one batch
+CHECKS_PER_EPOCH = STEPS_PER_EPOCH + 2  # the 8 pictures to validate are two batches on a CPU
 CPU = torch.device("cpu")
 
 
@@ -87,6 +87,7 @@ def test_from_a_finished_epoch(config, voc_root, undisturbed, tmp_path):
         pytest.param(1, 0, 1, id="after the first step"),
         pytest.param(CHECKS_PER_EPOCH + 2, 1, 2, id="within an epoch"),
         pytest.param(CHECKS_PER_EPOCH + 3, 1, 3, id="after an epoch's last step"),
+        pytest.param(2 * CHECKS_PER_EPOCH - 1, 1, 3, id="before the validation"),
         pytest.param(2 * CHECKS_PER_EPOCH, 1, 3, id="in the validation"),
     ],
 )
@@ -95,7 +96,7 @@ def test_from_any_step(count, epoch, step, config, voc_root, undisturbed, tmp_pa
     assert load_checkpoint(checkpoint).epoch == epoch
     part = load_training_state(checkpoint)["epoch_part"]
     assert part["num_steps"] == step
-    assert (part["losses"] is not None) == (count % CHECKS_PER_EPOCH == 0)
+    assert (part["losses"] is not None) == ((count - 1) % CHECKS_PER_EPOCH >= STEPS_PER_EPOCH)
     steps = []
     train(
         config,
