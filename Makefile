@@ -13,6 +13,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[pretrained,dev]'
+	$(BIN)/python -m ssd_dist.model.cpu
 	touch $@
 
 # A search on the embedded pictures, and the report on what it found.

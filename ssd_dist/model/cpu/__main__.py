@@ -1,0 +1,31 @@
+"""python -m ssd_dist.model.cpu: compiles the loops of this package, which a first training would.
+
+A process that compiles them keeps 100 MiB of the compiler's for as long as it lives; one that finds
+them compiled does not.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torchvision.models import mobilenet_v3_large
+
+from ssd_dist.model.cpu.layers import use_quick_layers
+
+
+def compile_loops() -> None:
+    """Trains a network that has all that the loops are for, on two pictures, once; what numba then
+    compiled lies beside the source, or in `NUMBA_CACHE_DIR`."""
+    torch.set_num_threads(1)
+    network = mobilenet_v3_large().train()
+    use_quick_layers(network)
+    # Two, as a norm takes more than one value a channel, and of the last maps a picture has one.
+    images = torch.zeros(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    network(images).sum().backward()
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    compile_loops()
+    print(f"compiled for this machine's processor: {time.perf_counter() - started:.0f} s")
