@@ -17,14 +17,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
 from rich.console import Console
 
 from ssd_dist.allocator import keep_freed_memory
-from ssd_dist.config import OWN_SIZES, Architecture, Config, ModelConfig
+from ssd_dist.config import Architecture, Config, ModelConfig
 from ssd_dist.engine import Worker, autocast, laid_out, place, train_epoch
 from ssd_dist.model.ssd import build_model
 from ssd_dist.optimizer import build_optimizer
@@ -42,7 +42,7 @@ class Arguments:
     model: Architecture = "ssdlite320_mobilenet_v3_large"
     """A configuration's `model.architecture`."""
     size: int = 0
-    """Side of the input, in pixels; 0: the model's own."""
+    """Side of the input, in pixels; 0: the model's own, or the configuration's default."""
     classes: int = 20
     """Without the background."""
     batch: int = 8
@@ -77,16 +77,16 @@ def main(arguments: Arguments) -> None:
     """Times both, and prints the ratio."""
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    size = arguments.size or OWN_SIZES[arguments.model]
+    size: dict[str, Any] = {"image_size": arguments.size} if arguments.size else {}
     config = Config(
         lr=1e-4,
         precision=arguments.precision,
-        model=ModelConfig(architecture=arguments.model, image_size=size, weights="none"),
+        model=ModelConfig(architecture=arguments.model, weights="none", **size),
     )
     device = torch.device(arguments.device)
     model = place(build_model(config.model, arguments.classes), config, device).train()
     optimizer = build_optimizer(model, config)
-    batch = random_batch(arguments.batch, size, arguments.classes)
+    batch = random_batch(arguments.batch, config.model.image_size, arguments.classes)
     images = batch.images.to(device)
     with torch.no_grad(), autocast(config, device):
         gradients = [torch.randn_like(output) * 1e-3 for output in model(images)]
