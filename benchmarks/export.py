@@ -45,7 +45,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         arguments.data or checkpoint.data,
         arguments.split,
         checkpoint.class_names,
-        data_format=config.data.format,
+        data_format="auto" if arguments.data else config.data.format,
     )
     size = commonest_size(split)
     positions = [i for i, one in enumerate(split.annotations) if (one.width, one.height) == size]

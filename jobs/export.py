@@ -99,7 +99,8 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             options,
             terminal,
             report=arguments.report or folder / "report" / "report.json",
-            data_format=arguments.format or loaded.config.data.format,
+            data_format=arguments.format
+            or ("auto" if arguments.data else loaded.config.data.format),
         )
     beside = f"{INT8}, its model card" if arguments.int8 else "its model card"
     terminal.heading(f"Detector: {shown(file)}, with {beside} and labels beside it")

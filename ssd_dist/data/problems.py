@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[Treatment, str]] = {
     "bad_class_name": ("refused", "a class without a name, or with one that can't be shown"),
     "unknown_class": ("refused", "a class that the given class names lack"),
     "no_class": ("refused", "no object in any annotation, and no class names given"),
-    "bad_difficult": ("refused", "a <difficult> that is neither 0 nor 1"),
+    "bad_difficult": ("refused", "a value of difficult that is neither 0 nor 1"),
     "bad_columns": ("refused", "a line that is not a class and four numbers (YOLO)"),
     "bad_coordinate": (
         "refused",

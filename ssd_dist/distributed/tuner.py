@@ -35,7 +35,7 @@ from ssd_dist.experiment import TrialRecord
 from ssd_dist.terminal import JobFailedError, Terminal
 
 MAX_TRIAL_FAILURES = 2
-"""Lost workers that a trial survives; each costs the epoch under way."""
+"""Losses of its worker that a trial of one survives; each costs the epoch under way."""
 
 
 def run_study(

@@ -28,6 +28,7 @@ def build_head(
         in_channels: channels of each map.
         num_priors_per_cell: priors of a cell of each map.
         num_classes: C, background not counted; the heads give C + 1 scores.
+        norm_layer: makes SSDLite's batch norms, of their number of channels.
     """
     if lite:
         return SSDLiteHead(

@@ -1,4 +1,4 @@
-"""Matching: which prior answers for which object (SSD paper, section 2.2; DESIGN.md, 1).
+"""Matching: which prior answers for which object (SSD paper, section 2.2).
 
 B images, P priors, M ground-truth boxes of an image after padding.
 """

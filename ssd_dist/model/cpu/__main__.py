@@ -15,8 +15,8 @@ from ssd_dist.model.cpu.layers import use_quick_layers
 
 
 def compile_loops() -> None:
-    """Trains a network that has all that the loops are for, on two pictures, once; what numba then
-    compiled lies beside the source, or in `NUMBA_CACHE_DIR`."""
+    """Trains a network that has all that the loops are for, once, on two pictures; where they then
+    lie, see `compiled`."""
     torch.set_num_threads(1)
     network = mobilenet_v3_large().train()
     use_quick_layers(network)
