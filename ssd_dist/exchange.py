@@ -8,6 +8,7 @@ the step, on average. What it has to do anyway it does meanwhile, see `wait_for`
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.futures import Future
@@ -62,6 +63,20 @@ def begin_sum(values: Tensor) -> dist.Work:
     work = dist.all_reduce(values, async_op=True)
     assert work is not None
     return work
+
+
+def take_buffers_of_first(module: nn.Module) -> None:
+    """Gives all workers the buffers of worker 0's `module`, those of a dtype together: one by one
+    the 213 of SSDLite320 take two workers 106 ms, so 6."""
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in module.buffers():
+        by_dtype.setdefault(buffer.dtype, []).append(buffer)
+    for buffers in by_dtype.values():
+        together = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(together, 0)
+        parts = together.split([buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
 
 
 def without_exchange(network: nn.Module) -> AbstractContextManager[None]:

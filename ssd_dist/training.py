@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ssd_dist.checkpoint import (
     Checkpoint,
@@ -29,7 +28,7 @@ from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
 from ssd_dist.engine import Worker, place, train_epoch
-from ssd_dist.exchange import DataParallel
+from ssd_dist.exchange import DataParallel, take_buffers_of_first
 from ssd_dist.interruption import (
     EpochInterruptedError,
     EpochPart,
@@ -178,8 +177,7 @@ def train(
             if worker.world_size > 1:
                 # Batch norm's statistics are each worker's own; those of worker 0 are saved, so all
                 # validate with them.
-                for buffer in evaluated.buffers():
-                    dist.broadcast(buffer, 0)
+                take_buffers_of_first(evaluated)
             part = EpochPart(num_steps=num_epoch_steps, losses=asdict(losses))
             validation = validate(
                 evaluated, val_data, config, worker, num_processes, part, check_in

@@ -79,6 +79,16 @@ def work_counting(rank, world_size, config, data, folder, port):
         (folder / "exchanges").write_text(str(len(exchanged)))
 
 
+def take_buffers(rank, folder, port):
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    module = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(2))
+    for number, buffer in enumerate(module.buffers()):
+        buffer.fill_(10 * rank + number)
+    exchange.take_buffers_of_first(module)
+    torch.save(list(module.buffers()), folder / f"of_{rank}")
+    dist.destroy_process_group()
+
+
 @pytest.fixture
 def config(tiny_config):
     # 20 of the 24 pictures in 5 steps of 4; with SGD a difference stays as large as it is.
@@ -153,3 +163,15 @@ def test_two_workers_without_any_object(config, voc_root, tmp_path):
     config = replace_at(config, {"data.class_names": names})
     metrics = run(2, config, root, tmp_path).metrics
     assert metrics["loss"] == metrics["gradient_norm"] == 0
+
+
+def test_all_take_the_buffers_of_the_first(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(take_buffers, args=(tmp_path, port), nprocs=2)
+    for rank in range(2):
+        buffers = torch.load(tmp_path / f"of_{rank}")
+        assert [tuple(each.shape) for each in buffers] == [(3,), (3,), (), (2,), (2,), ()]
+        assert [each.dtype for each in buffers] == [torch.float32, torch.float32, torch.int64] * 2
+        assert [each.unique().tolist() for each in buffers] == [[n] for n in range(6)]
