@@ -45,8 +45,8 @@ test-unit: setup
 
 # Side by side with other programs, in one run; they come with the extra `bench`. Pictures of any VOC
 # folder with the splits train and val, 128 of them at least. All are run, then those that missed
-# their figure are named. serving.py and export.py need a detector, gpu.py a GPU: not
-# among them.
+# their figure are named. serving.py and export.py need a
+# detector, gpu.py a GPU: not among them.
 BENCH_DATA ?= bccd
 BENCHES := evaluation search_overhead search_quality postprocessing objective step growth
 BENCHES_ON_DATA := loading start workers training memory many_pictures time_to_map

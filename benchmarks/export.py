@@ -41,11 +41,12 @@ class Arguments:
 def main(arguments: Arguments, terminal: Terminal) -> None:
     checkpoint = load_checkpoint(best_checkpoint(storage_folder(arguments.experiment)))
     config = checkpoint.config
+    data, data_format = checkpoint.data_for(arguments.data, None)
     split = open_split(
-        arguments.data or checkpoint.data,
+        data,
         arguments.split,
         checkpoint.class_names,
-        data_format="auto" if arguments.data else config.data.format,
+        data_format=data_format,
     )
     size = commonest_size(split)
     positions = [i for i, one in enumerate(split.annotations) if (one.width, one.height) == size]

@@ -84,8 +84,7 @@ def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal)
         repeats = read_repeats(folder)
         learned = learn(trials, read_config(folder).search.space) if trials else None
     trained = load_checkpoint(checkpoint)
-    data = arguments.data or trained.data
-    data_format = arguments.format or ("auto" if arguments.data else trained.config.data.format)
+    data, data_format = trained.data_for(arguments.data, arguments.format)
     fetch_shown(data, terminal)
     out = storage_folder(str(arguments.out)) if arguments.out else folder / "report"
     outcome = run_evaluation(

@@ -88,19 +88,19 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
             data_licence=arguments.data_licence,
         )
         loaded = load_checkpoint(checkpoint)
+        data, data_format = loaded.data_for(arguments.data, arguments.format)
         if arguments.report is not None:
             check_report(arguments.report, loaded)
         out = arguments.out or folder / "export" / arguments.to
         file = run_export(
             checkpoint,
-            arguments.data or loaded.data,
+            data,
             arguments.split or loaded.config.data.val_split,
             storage_folder(str(out)),
             options,
             terminal,
             report=arguments.report or folder / "report" / "report.json",
-            data_format=arguments.format
-            or ("auto" if arguments.data else loaded.config.data.format),
+            data_format=data_format,
         )
     beside = f"{INT8}, its model card" if arguments.int8 else "its model card"
     terminal.heading(f"Detector: {shown(file)}, with {beside} and labels beside it")

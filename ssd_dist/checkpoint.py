@@ -52,6 +52,14 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     """State dict of the network that validation saw."""
 
+    def data_for(self, data: str | None, data_format: str | None) -> tuple[str, str]:
+        """A data set for a job on this detector, and its format: `data`, whose format is told by
+        looking at it, or without it what the training used; of `data_format`, where that is given.
+        """
+        if not data:
+            return self.data, data_format or self.config.data.format
+        return data, data_format or "auto"
+
 
 class _Meta(msgspec.Struct, kw_only=True):
     """checkpoint.json, but for its version."""

@@ -79,8 +79,8 @@ def work_counting(rank, world_size, config, data, folder, port):
         (folder / "exchanges").write_text(str(len(exchanged)))
 
 
-def take_buffers(rank, folder, port):
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def take_buffers(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
     module = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(2))
     for number, buffer in enumerate(module.buffers()):
         buffer.fill_(10 * rank + number)
@@ -166,10 +166,7 @@ def test_two_workers_without_any_object(config, voc_root, tmp_path):
 
 
 def test_all_take_the_buffers_of_the_first(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(take_buffers, args=(tmp_path, port), nprocs=2)
+    mp.spawn(take_buffers, args=(tmp_path,), nprocs=2)
     for rank in range(2):
         buffers = torch.load(tmp_path / f"of_{rank}")
         assert [tuple(each.shape) for each in buffers] == [(3,), (3,), (), (2,), (2,), ()]

@@ -10,7 +10,6 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from torch import nn
 from ssd_dist.config import ModelConfig
-from ssd_dist.model.cpu.layers import use_quick_layers
 from ssd_dist.model.ssd import build_model
 from beside import depthwise, gate, pictures, product, quick, used
 torch.set_num_threads(1)
@@ -21,8 +20,7 @@ assert used(output)
 output.sum().backward()
 
 config = ModelConfig(architecture="ssdlite320_mobilenet_v3_large", weights="none")
-model = build_model(config, num_classes=3).train()
-use_quick_layers(model)
+model = quick(build_model(config, num_classes=3).train())
 images = torch.zeros(2, 3, 320, 320).contiguous(memory_format=torch.channels_last)
 sum(each.sum() for each in model(images)).backward()
 """
