@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ports import free_ports
 from running import RAY, ROOT, wait_until
 
 _BLOCKS = itertools.count()
@@ -109,7 +109,7 @@ def start_ray(
     folder.mkdir()
     log = folder / "head.log"
     environment = {**environment, _MARK: folder.name}
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client = free_ports(3)
     command = [
         *prefix, str(RAY), "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={folder}",
         f"--dashboard-port={dashboard}", f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}",
@@ -181,14 +181,3 @@ def _is_up(server: RayServer) -> bool:
         return server.num_nodes() == 1
     except OSError:
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

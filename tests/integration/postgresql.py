@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 from running import wait_until
 from sqlalchemy.engine import URL
 
@@ -34,9 +35,7 @@ def start_postgresql() -> Iterator[str]:
     if user:
         for path in (folder, folder / "password"):
             os.chown(path, NOBODY, -1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     made = subprocess.run(
         [
             programs() / "initdb", "--pgdata", folder / "data", "--username", "searcher",

@@ -3,12 +3,12 @@
 import dataclasses
 import re
 import shutil
-import socket
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from ports import free_ports
 
 from ssd_dist import engine, exchange
 from ssd_dist.checkpoint import load_checkpoint
@@ -41,9 +41,7 @@ def work(rank, world_size, config, data, folder, port):
 
 
 def run(world_size, config, data, folder, work=work):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     arguments = (world_size, config, str(data), folder, port)
     mp.spawn(work, args=arguments, nprocs=world_size)
     return load_checkpoint(folder / "epoch_1")

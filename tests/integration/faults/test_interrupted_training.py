@@ -1,12 +1,11 @@
 """A training that stops and goes on equals the undisturbed one, bit for bit: one worker, CPU."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from comparisons import differences
+from ports import free_ports
 
 from ssd_dist.checkpoint import load_checkpoint, load_training_state
 from ssd_dist.config import load_config, replace_at
@@ -131,9 +130,7 @@ def one_of_two(rank, config, data, folder, port):
 
 
 def test_all_workers_stop_where_one_is_asked_to(config, voc_root, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     mp.spawn(one_of_two, args=(config, str(voc_root), tmp_path, port), nprocs=2)
     states = [load_training_state(tmp_path / f"rank_{rank}") for rank in range(2)]
     assert [state["epoch_part"]["num_steps"] for state in states] == [1, 1]
