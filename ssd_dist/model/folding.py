@@ -36,13 +36,14 @@ class _NormActivation(BatchNormAct2d):
         return activated
 
 
-class _Convolution(nn.Conv2d):
+class NormedConvolution(nn.Conv2d):
     """A convolution and the batch norm behind it."""
 
     norm_behind: nn.BatchNorm2d
     """The norm, which is a module of somebody else."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(B, N, H, W) → what the norm would give."""
         return self._conv_forward(self._padded(input), *self.folded())
 
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ class _Convolution(nn.Conv2d):
         return input
 
 
-class _ConvolutionSame(_Convolution):
+class NormedConvolutionSame(NormedConvolution):
     """timm's, that pads as TensorFlow does."""
 
     def _padded(self, input: Tensor) -> Tensor:
@@ -70,9 +71,9 @@ _NORMS: dict[type[_BatchNorm], type[nn.BatchNorm2d]] = {
     nn.BatchNorm2d: _Norm,
     BatchNormAct2d: _NormActivation,
 }
-_CONVOLUTIONS: dict[type[nn.Conv2d], type[_Convolution]] = {
-    nn.Conv2d: _Convolution,
-    Conv2dSame: _ConvolutionSame,
+_CONVOLUTIONS: dict[type[nn.Conv2d], type[NormedConvolution]] = {
+    nn.Conv2d: NormedConvolution,
+    Conv2dSame: NormedConvolutionSame,
 }
 
 
@@ -121,7 +122,7 @@ def settle_held_norms(model: SSD) -> None:
     will not be trained, and whose state dict is not asked for."""
     plain = {folded: original for original, folded in _CONVOLUTIONS.items()}
     for module in model.modules():
-        if isinstance(module, _Convolution):
+        if isinstance(module, NormedConvolution):
             module.weight, module.bias = map(nn.Parameter, module.folded())
             del module.__dict__["norm_behind"]
             convolution: nn.Conv2d = module

@@ -28,6 +28,7 @@ from ssd_dist.model.cpu.compiled import can_run
 from ssd_dist.model.cpu.gates import Gate, gate_parameters
 from ssd_dist.model.cpu.lazy_maps import LazyMap, Normalised, as_array, as_tensor
 from ssd_dist.model.cpu.norm_kernels import Activation
+from ssd_dist.model.folding import NormedConvolution
 
 T = TypeVar("T")
 
@@ -39,16 +40,35 @@ class Stage:
     convolution: nn.Conv2d
     """1 x 1 or depthwise; see `products.is_product` and `depthwise.is_depthwise`."""
     norm: nn.BatchNorm2d | None
-    """None is for the last stage of a chain and for products alone."""
+    """None where the convolution has a bias or, in a chain's last stage, nothing behind it; one
+    whose statistics are held is the convolution's."""
     activation: Activation
     gate: SqueezeExcitation | None = None
     """Not in the last stage, nor before a depthwise convolution."""
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether bias, norm and activation are left to whoever reads what it stores."""
+        return (
+            self.norm is not None
+            or self.activation != Activation()
+            or not products.is_product(self.convolution)
+        )
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether its second parameter is one, behind the filters."""
+        convolution = self.convolution
+        return isinstance(convolution, NormedConvolution) or convolution.bias is not None
+
+    @property
     def parameters(self) -> list[Tensor]:
-        """All that it has."""
+        """All that it has, or what they make: of a norm whose statistics are held, the filters and
+        the bias of both."""
         convolution, norm, gate = self.convolution, self.norm, self.gate
         parameters = [convolution.weight, convolution.bias]
+        if isinstance(convolution, NormedConvolution):
+            parameters = [*convolution.folded()]
         if norm is not None:
             parameters += [norm.weight, norm.bias]
         if gate is not None:
@@ -79,14 +99,20 @@ class Chain:
     def _can_run(self, input: Tensor) -> bool:
         if not can_run(input, self.stages[0].convolution.weight) or input.ndim != 4:
             return False
+        norms = [stage.norm for stage in self.stages if stage.norm is not None]
+        if not (all(norm.training for norm in norms) if norms else self._trains(input)):
+            return False
         height, width = input.shape[2:]
         for stage in self.stages:
-            if stage.norm is not None and not stage.norm.training:
-                return False
             if not products.is_product(stage.convolution):
                 height, width = depthwise.output_size(stage.convolution, height, width)
         # Of a single value a channel the norm itself says what is wrong.
-        return min(height, width) > 0 and len(input) * height * width > 1
+        return min(height, width) > 0 and (not norms or len(input) * height * width > 1)
+
+    def _trains(self, input: Tensor) -> bool:
+        """Otherwise there is no backward pass to save anything in."""
+        weights = (stage.convolution.weight for stage in self.stages)
+        return torch.is_grad_enabled() and any(each.requires_grad for each in (input, *weights))
 
 
 class ConvolutionChain(torch.autograd.Function):
@@ -103,12 +129,18 @@ class ConvolutionChain(torch.autograd.Function):
         maps = [LazyMap(as_array(input))]
         norms: list[Normalised | None] = [None]
         gates: list[Gate | None] = []
-        for stage, (filters, *_) in zip(stages, _by_stage(parameters, numbers), strict=True):
+        for stage, (filters, *others) in zip(stages, _by_stage(parameters, numbers), strict=True):
             layer = stage.convolution
-            stored, moments = _way(layer).convolve(maps[-1], layer, filters.detach().numpy())
+            stored, moments = _way(layer).convolve(
+                maps[-1], layer, filters.detach().numpy(), take_moments=stage.norm is not None
+            )
             norm = None
             if stage.norm is not None:
                 norm = Normalised.of(stage.norm, moments, stage.activation)
+            elif stage.is_lazy:
+                norm = Normalised.shifted(others[0].detach().numpy(), stage.activation)
+            elif stage.has_bias:
+                stored += others[0].detach().numpy()
             norms.append(norm)
             maps.append(LazyMap(stored, norm))
             gate = None
@@ -145,20 +177,21 @@ class ConvolutionChain(torch.autograd.Function):
         found: list[NDArray[np.float32]] = []
         sums: NDArray[np.float64] | None = None
         for i in range(len(maps) - 2, first - 1, -1):
-            layer, gate, input, output = ctx.stages[i].convolution, ctx.gates[i], *maps[i : i + 2]
+            stage, gate, input, output = ctx.stages[i], ctx.gates[i], *maps[i : i + 2]
+            layer = stage.convolution
             of_gate: list[NDArray[np.float32]] = []
-            of_norm: list[NDArray[np.float32]] = []
+            of_scale_and_shift: list[NDArray[np.float32]] = []
             to_output = None
             if gate is not None:
                 of_gate = gate.backpropagate(output, towards)
             if output.is_lazy:
                 sums = output.sums(towards) if sums is None else sums
-                *of_norm, to_output = output.norm.gradients(sums)
-            of_bias = (
-                []
-                if layer.bias is None
-                else [towards.sum((0, 1, 2), dtype=np.float64).astype(np.float32)]
-            )
+                *of_scale_and_shift, to_output = output.norm.gradients(sums)
+            elif stage.has_bias:
+                # Five times as fast as a sum over all cells.
+                of_scale_and_shift = [output.folded(output.rows(towards).sum(0))]
+            if stage.norm is None:
+                del of_scale_and_shift[:-1]
             of_filters, by_input, sums = _way(layer).backpropagate(
                 input,
                 layer,
@@ -168,7 +201,7 @@ class ConvolutionChain(torch.autograd.Function):
                 to_output,
                 to_input=i > first or of_input,
             )
-            found = [of_filters, *of_bias, *of_norm, *of_gate, *found]
+            found = [of_filters, *of_scale_and_shift, *of_gate, *found]
             if by_input is not None:
                 towards = by_input
         gradients: list[NDArray[np.float32] | None] = [None] * (len(asked) - len(found))

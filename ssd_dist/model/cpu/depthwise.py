@@ -6,17 +6,24 @@ from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from timm.layers import get_same_padding
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from ssd_dist.model.cpu.depthwise_kernels import kernels
 from ssd_dist.model.cpu.lazy_maps import LazyMap
 from ssd_dist.model.cpu.simd import WIDTH
+from ssd_dist.model.folding import NormedConvolution, NormedConvolutionSame
+
+_SAME = (Conv2dSame, NormedConvolutionSame)
+"""These pad as TensorFlow does, by the size of the map."""
 
 
 def is_depthwise(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is one that can be computed here."""
     return (
-        type(layer) is nn.Conv2d
+        isinstance(layer, nn.Conv2d)
+        and type(layer) in (nn.Conv2d, NormedConvolution, *_SAME)
         and layer.groups == layer.in_channels == layer.out_channels
         and layer.in_channels % WIDTH == 0
         and layer.kernel_size[0] == layer.kernel_size[1] > 1
@@ -25,33 +32,45 @@ def is_depthwise(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         and layer.padding_mode == "zeros"
         and isinstance(layer.padding, tuple)
         and layer.padding[0] == layer.padding[1] < layer.kernel_size[0]
-        and layer.bias is None
     )
 
 
 def output_size(layer: nn.Conv2d, height: int, width: int) -> tuple[int, int]:
     """Of a map of this size."""
+    return _output_side(layer, height), _output_side(layer, width)
+
+
+def _output_side(layer: nn.Conv2d, side: int) -> int:
+    beyond = sum(_padding(layer, side)) - layer.kernel_size[0]
+    return (side + beyond) // layer.stride[0] + 1
+
+
+def _padding(layer: nn.Conv2d, side: int) -> tuple[int, int]:
+    """Zeros before and behind so many cells."""
+    if isinstance(layer, _SAME):
+        both = get_same_padding(side, layer.kernel_size[0], layer.stride[0], 1)
+        return both // 2, both - both // 2
     assert isinstance(layer.padding[0], int)
-    beyond = 2 * layer.padding[0] - layer.kernel_size[0]
-    return (height + beyond) // layer.stride[0] + 1, (width + beyond) // layer.stride[0] + 1
+    return layer.padding[0], layer.padding[0]
 
 
 def convolve(
-    input: LazyMap, layer: nn.Conv2d, filters: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """(B, H, W, C) and filters (C, 1, K, K) → (B, H', W', C) and its moments, see `norm_kernels`.
+    input: LazyMap, layer: nn.Conv2d, filters: NDArray[np.float32], *, take_moments: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """(B, H, W, C) and filters (C, 1, K, K) → (B, H', W', C) and its moments, see `norm_kernels`,
+    if they are asked for.
 
-    `layer`: stride and padding.
+    `layer`: stride and padding. Without its bias.
     """
     batch, height, width, channels = input.stored.shape
     output = np.empty((batch, *output_size(layer, height, width), channels), np.float32)
-    moments = np.zeros((3, channels))
+    moments = np.zeros((3, channels)) if take_moments else None
     kernels(layer.kernel_size[0], layer.stride[0]).convolve(
         _lines(input.stored),
         input.norm.lines,
         input.norm.activation,
         _by_tap(filters),
-        layer.padding[0],
+        *_above_and_left(layer, input),
         _lines(output),
         moments,
     )
@@ -74,7 +93,7 @@ def backpropagate(
         input: (B, H, W, C).
         layer: stride and padding.
         filters: (C, 1, K, K).
-        output: (B, H', W', C), with a norm.
+        output: (B, H', W', C), lazy.
         gradient: of the output's values.
         to_output: of which its norm makes the gradient of what is stored.
         to_input: computed along with the filters' in any case.
@@ -93,7 +112,7 @@ def backpropagate(
         input.norm.activation,
         input.norm.mean,
         _by_tap(filters),
-        layer.padding[0],
+        *_above_and_left(layer, input),
         _lines(output.stored),
         output.norm.lines,
         output.norm.activation,
@@ -105,6 +124,11 @@ def backpropagate(
     )
     of_filters = by_tap.reshape(size, size, 1, channels).transpose(3, 2, 0, 1)
     return np.ascontiguousarray(of_filters), by_input, sums
+
+
+def _above_and_left(layer: nn.Conv2d, input: LazyMap) -> tuple[int, int]:
+    _, height, width, _ = input.stored.shape
+    return _padding(layer, height)[0], _padding(layer, width)[0]
 
 
 def _lines(map: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -52,9 +52,10 @@ def kernels(size: int, stride: int) -> Kernels:
         lines: NDArray[np.float32],
         activation: Activation,
         filters: NDArray[np.float32],
-        padding: int,
+        above: int,
+        left: int,
         output: NDArray[np.float32],
-        moments: NDArray[np.float64],
+        moments: NDArray[np.float64] | None,
     ) -> None:
         """The convolution of the activations of a scaled and shifted map.
 
@@ -63,16 +64,18 @@ def kernels(size: int, stride: int) -> Kernels:
             lines: (2, C), scale and shift.
             activation: of what is scaled and shifted.
             filters: (K·K·C), tap by tap; those of line i and column j are the i·K + j-th C.
-            padding: zeros on all sides.
+            above: lines of zeros before the first; behind the last, as many as it takes.
+            left: zeros before a line's first cell, likewise.
             output: (B, H', W'·C), written.
-            moments: (3, C) of all outputs, added to; see `norm_kernels.add_moments`.
+            moments: (3, C) of all outputs, added to; see `norm_kernels.add_moments`. None where
+                they are not asked for: compiled without them.
         """
         batch, height, in_line = map.shape
         _, out_height, out_in_line = output.shape
         channels = lines.shape[1]
         width, out_width = in_line // channels, out_in_line // channels
         scale, shift = lines[0], lines[1]
-        apart = (width + 2 * padding - 1) // stride + 1
+        apart = max(out_width + (size - 1) // stride, (left + width - 1) // stride + 1)
         # The last is of zeros: a line above or below the map.
         length = stride * apart * channels
         below = np.zeros((size + 1) * length, np.float32)
@@ -87,26 +90,21 @@ def kernels(size: int, stride: int) -> Kernels:
             held[:] = -1
             for line in range(out_height):
                 for i in range(size):
-                    y = line * stride + i - padding
+                    y = line * stride + i - above
                     slot = y % size
                     if y < 0 or y >= height:
                         slot = size
                     elif held[slot] != y:
                         held[slot] = y
                         to = below[slot * length : (slot + 1) * length]
-                        activate_line(
-                            map[picture, y], scale, shift, activation, stride, padding, to
-                        )
+                        activate_line(map[picture, y], scale, shift, activation, stride, left, to)
                     begins[i] = slot * length
                 is_first, is_last = line % at_once == 0, line + 1 == out_height
                 out = output[picture, line]
                 for c in range(0, channels, WIDTH):
-                    if is_first:
-                        store(
-                            pivot,
-                            c,
-                            output_cell(size, stride, below, begins, filters, channels, c, c),
-                        )
+                    if moments is not None and is_first:
+                        at_first = output_cell(size, stride, below, begins, filters, channels, c, c)
+                        store(pivot, c, at_first)
                     minus_pivot = times(load(pivot, c), spread(-_ONE))
                     total, square = load(totals, c), load(squares, c)
                     # Four cells at a time: a tap is read for all of them.
@@ -126,21 +124,25 @@ def kernels(size: int, stride: int) -> Kernels:
                         store(out, x + channels, two)
                         store(out, x + 2 * channels, three)
                         store(out, x + 3 * channels, more)
-                        one, two = add(one, minus_pivot), add(two, minus_pivot)
-                        three, more = add(three, minus_pivot), add(more, minus_pivot)
-                        total = add(total, add(add(one, two), add(three, more)))
-                        square = times_plus(one, one, times_plus(two, two, square))
-                        square = times_plus(three, three, times_plus(more, more, square))
+                        if moments is not None:
+                            one, two = add(one, minus_pivot), add(two, minus_pivot)
+                            three, more = add(three, minus_pivot), add(more, minus_pivot)
+                            total = add(total, add(add(one, two), add(three, more)))
+                            square = times_plus(one, one, times_plus(two, two, square))
+                            square = times_plus(three, three, times_plus(more, more, square))
                     for x in range(c + four * channels, out_in_line, channels):
                         one = output_cell(size, stride, below, begins, filters, channels, c, x)
                         store(out, x, one)
-                        one = add(one, minus_pivot)
-                        total, square = add(total, one), times_plus(one, one, square)
+                        if moments is not None:
+                            one = add(one, minus_pivot)
+                            total, square = add(total, one), times_plus(one, one, square)
                     store(totals, c, total)
                     store(squares, c, square)
-                if is_last or (line + 1) % at_once == 0:
-                    cells = (line % at_once + 1) * out_width
-                    add_shifted_moments(cells, pivot, totals, squares, moments)
+                # By itself, so that numba sees that there is nothing to compile for None.
+                if moments is not None:  # noqa: SIM102
+                    if is_last or (line + 1) % at_once == 0:
+                        cells = (line % at_once + 1) * out_width
+                        add_shifted_moments(cells, pivot, totals, squares, moments)
 
     @compiled
     def backpropagate(
@@ -149,7 +151,8 @@ def kernels(size: int, stride: int) -> Kernels:
         activation: Activation,
         mean: NDArray[np.float32],
         filters: NDArray[np.float32],
-        padding: int,
+        above: int,
+        left: int,
         output: NDArray[np.float32],
         output_lines: NDArray[np.float32],
         output_activation: Activation,
@@ -162,7 +165,7 @@ def kernels(size: int, stride: int) -> Kernels:
         """Its gradients, of a norm and an activation behind it too.
 
         Args:
-            map: as in `convolve`, and so are lines, activation, filters and padding.
+            map: as in `convolve`, and so are lines, activation, filters, above and left.
             mean: (C), of the map.
             output: (B, H', W'·C), of the convolution.
             output_lines: (2, C), scale and shift of the output; with `output_activation` and
@@ -177,7 +180,7 @@ def kernels(size: int, stride: int) -> Kernels:
         channels = lines.shape[1]
         width, out_width = in_line // channels, out_in_line // channels
         scale, shift = lines[0], lines[1]
-        apart = (width + 2 * padding - 1) // stride + 1
+        apart = max(out_width + (size - 1) // stride, (left + width - 1) // stride + 1)
         length = stride * apart * channels
         below = np.zeros(size * length, np.float32)
         to_below = np.zeros(size * length, np.float32)
@@ -201,16 +204,14 @@ def kernels(size: int, stride: int) -> Kernels:
                     gradient,
                 )
                 for i in range(size):
-                    y = line * stride + i - padding
+                    y = line * stride + i - above
                     if y < 0 or y >= height:
                         continue
                     begin = y % size * length
                     if held[y % size] != y:
                         held[y % size] = y
                         to = below[begin : begin + length]
-                        activate_line(
-                            map[picture, y], scale, shift, activation, stride, padding, to
-                        )
+                        activate_line(map[picture, y], scale, shift, activation, stride, left, to)
                     for c in range(0, channels, WIDTH):
                         for j in range(size):
                             # Four sums: each has to wait for its last product.
@@ -267,7 +268,7 @@ def kernels(size: int, stride: int) -> Kernels:
                 # No filter meets the lines above the next one's first any more.
                 end = height
                 if line + 1 < out_height:
-                    end = min(height, max(0, (line + 1) * stride - padding))
+                    end = min(height, max(0, (line + 1) * stride - above))
                 for y in range(flushed, end):
                     begin = y % size * length
                     line_below = to_below[begin : begin + length]
@@ -280,7 +281,7 @@ def kernels(size: int, stride: int) -> Kernels:
                         activation,
                         mean,
                         stride,
-                        padding,
+                        left,
                         by_input[picture, y],
                         sums,
                     )

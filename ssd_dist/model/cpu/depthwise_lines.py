@@ -54,15 +54,15 @@ def activate_line(
     shift: NDArray[np.float32],
     activation: Activation,
     stride: int,
-    padding: int,
+    left: int,
     activated: NDArray[np.float32],
 ) -> None:
     """Writes a line's activations where the filters meet them."""
     channels = len(scale)
     apart = len(activated) // (stride * channels)
     for parity in range(stride):
-        first = (parity - padding) % stride
-        to = (parity * apart + (first + padding) // stride) * channels
+        first = (parity - left) % stride
+        to = (parity * apart + (first + left) // stride) * channels
         for x in range(first * channels, len(line), stride * channels):
             for c in range(0, channels, WIDTH):
                 z = times_plus(load(line, x + c), load(scale, c), load(shift, c))
@@ -124,7 +124,7 @@ def flush_line(
     activation: Activation,
     mean: NDArray[np.float32],
     stride: int,
-    padding: int,
+    left: int,
     output: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None:
@@ -140,8 +140,8 @@ def flush_line(
         factor, summand = load(scale, c), load(shift, c)
         minus_mean = times(load(mean, c), spread(-_ONE))
         for parity in range(stride):
-            first = (parity - padding) % stride
-            at = (parity * apart + (first + padding) // stride) * channels + c
+            first = (parity - left) % stride
+            at = (parity * apart + (first + left) // stride) * channels + c
             for x in range(first * channels + c, len(line), stride * channels):
                 gradient, y = load(by_input, at), load(line, x)
                 store(output, x, gradient)

@@ -9,13 +9,15 @@ from typing import TypeGuard
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from ssd_dist.model.cpu.blocks import Residual, is_block, layers_of
 from ssd_dist.model.cpu.chains import Chain, Stage
 from ssd_dist.model.cpu.depthwise import is_depthwise
 from ssd_dist.model.cpu.gates import is_gate
 from ssd_dist.model.cpu.norm_kernels import Activation
-from ssd_dist.model.cpu.norms import ACTIVATIONS, NormLayers, can_normalise
+from ssd_dist.model.cpu.norms import ACTIVATIONS, NormLayers, can_normalise, own_activation
 from ssd_dist.model.cpu.products import is_product
 from ssd_dist.model.cpu.winograd import use_winograd
+from ssd_dist.model.folding import NormedConvolution
 
 
 def use_quick_layers(model: nn.Module) -> None:
@@ -27,16 +29,25 @@ def use_quick_layers(model: nn.Module) -> None:
         if type(module) is BatchNormAct2d and can_normalise(module):
             module.__dict__["forward"] = NormLayers(module)
         elif _is_sequence(module):
-            steps = _steps(_leaves(module))
-            if any(isinstance(step, Chain | NormLayers) for step in steps):
-                module.__dict__["forward"] = _Sequence(steps)
+            sequence = _Sequence(_steps(_leaves(module)))
+            if sequence.is_quick:
+                module.__dict__["forward"] = sequence
+        elif is_block(module):
+            sequence = _Sequence(_steps(_leaves(layers_of(module))))
+            if sequence.is_quick:
+                module.__dict__["forward"] = Residual(sequence, module)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """In place of an `nn.Sequential`'s `forward`."""
+    """Modules one after the other, as an `nn.Sequential`'s `forward`."""
 
     steps: list[Callable[[Tensor], Tensor]]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether any of them is computed in the ways of this package."""
+        return any(isinstance(step, Chain | NormLayers) for step in self.steps)
 
     def __call__(self, input: Tensor) -> Tensor:
         for step in self.steps:
@@ -48,11 +59,14 @@ def _is_sequence(module: nn.Module) -> TypeGuard[nn.Sequential]:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
-def _leaves(sequence: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules that it calls one after the other, those of sequences in it too."""
+def _leaves(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Those that are called one after the other, those of sequences among them too."""
     leaves: list[nn.Module] = []
-    for module in sequence:
-        leaves += _leaves(module) if _is_sequence(module) else [module]
+    for module in modules:
+        if _is_sequence(module):
+            leaves += _leaves(module)
+        elif type(module) is not nn.Identity:
+            leaves.append(module)
     return leaves
 
 
@@ -82,10 +96,10 @@ def _chain(leaves: Sequence[nn.Module]) -> Chain | None:
         stage, num_leaves = found
         stages.append(stage)
         length += num_leaves
-        if stage.norm is None:
+        if not stage.is_lazy:
             break
-    # A product alone is PyTorch's.
-    if all(stage.norm is None for stage in stages):
+    # A convolution alone is PyTorch's.
+    if len(stages) < 2 and all(stage.norm is None for stage in stages):
         return None
     if stages[-1].gate is not None:  # what is behind it makes no stage
         stages[-1] = replace(stages[-1], gate=None)
@@ -100,15 +114,23 @@ def _stage(leaves: Sequence[nn.Module]) -> tuple[Stage, int] | None:
     convolution, *behind = leaves
     if not (is_product(convolution) or is_depthwise(convolution)):
         return None
-    norm = behind[0] if behind else None
-    if not isinstance(norm, nn.BatchNorm2d) or type(norm) is not nn.BatchNorm2d:
-        return (Stage(convolution, None, Activation()), 1) if is_product(convolution) else None
-    if not can_normalise(norm) or convolution.bias is not None:
-        return None
-    length = 2
-    activation = Activation()
-    if len(behind) > 1 and type(behind[1]) in ACTIVATIONS:
-        activation = ACTIVATIONS[type(behind[1])]
+    norm, activation, length = None, Activation(), 1
+    has_bias = convolution.bias is not None
+    first = behind[0] if behind else None
+    if isinstance(convolution, NormedConvolution):
+        own = own_activation(convolution.norm_behind)
+        if first is not convolution.norm_behind or own is None:
+            return None
+        activation, length, has_bias = own, 2, True
+    elif isinstance(first, nn.BatchNorm2d) and type(first) in (nn.BatchNorm2d, BatchNormAct2d):
+        own = own_activation(first)
+        if not can_normalise(first) or own is None or has_bias:
+            return None
+        norm, activation, length = first, own, 2
+    elif not has_bias:
+        return (Stage(convolution, None, activation), 1) if is_product(convolution) else None
+    if activation == Activation() and len(leaves) > length and type(leaves[length]) in ACTIVATIONS:
+        activation = ACTIVATIONS[type(leaves[length])]
         length += 1
     gate = leaves[length] if len(leaves) > length + 1 else None
     if gate is not None and is_gate(gate) and is_product(leaves[length + 1]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +26,12 @@ from ssd_dist.model.cpu.norm_kernels import (
     settle_gradients,
 )
 
+Real = TypeVar("Real", np.float32, np.float64)
+
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """What a batch norm made of its input's moments, and the activation behind it."""
+    """What a batch norm made of its input's moments, or a bias, and the activation behind it."""
 
     lines: NDArray[np.float32]
     """(2, C): the scale and the shift that are the norm."""
@@ -62,11 +65,16 @@ class Normalised:
         return cls(lines, statistics, activation)
 
     @classmethod
+    def shifted(cls, bias: NDArray[np.float32], activation: Activation) -> Normalised:
+        """No norm but a bias, (C): a norm by what infinitely many values have, mean 0 and variance
+        1, which these change by nothing."""
+        statistics = np.repeat([[0.0], [1.0], [np.inf]], len(bias), axis=1)
+        return cls(np.stack([np.ones_like(bias), bias]), statistics, activation)
+
+    @classmethod
     def nothing(cls, channels: int) -> Normalised:
         """Neither a norm nor an activation."""
-        lines = np.ones((2, channels), np.float32)
-        lines[1] = 0
-        return cls(lines, np.zeros((3, channels)), Activation())
+        return cls.shifted(np.zeros(channels, np.float32), Activation())
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -124,10 +132,10 @@ class LazyMap:
         # Sixteen times as fast as np.tile.
         return np.concatenate([lines] * self.cells_in_a_row, axis=-1)
 
-    def folded(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def folded(self, sums: NDArray[Real]) -> NDArray[Real]:
         """(…, L) → (…, C), added up over the cells of a row."""
         by_cell = sums.reshape(*sums.shape[:-1], self.cells_in_a_row, -1)
-        folded: NDArray[np.float64] = by_cell.sum(-2)
+        folded: NDArray[Real] = by_cell.sum(-2)
         return folded
 
     def values(self) -> NDArray[np.float32]:

@@ -35,9 +35,16 @@ def can_normalise(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and isinstance(getattr(norm, "drop", None), nn.Identity | None)
-        and type(getattr(norm, "act", nn.Identity())) in ACTIVATIONS
+        and own_activation(norm) is not None
     )
+
+
+def own_activation(norm: nn.Module) -> Activation | None:
+    """What timm's norms do to what they have normalised, and others don't; None if it is nothing
+    that is known here."""
+    act: nn.Module = getattr(norm, "act", nn.Identity())
+    drops = not isinstance(getattr(norm, "drop", None), nn.Identity | None)
+    return None if drops else ACTIVATIONS.get(type(act))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def convolve(
     factors: NDArray[np.float32],
     filters: NDArray[np.float32],
     output: NDArray[np.float32],
-    moments: NDArray[np.float64],
+    moments: NDArray[np.float64] | None,
 ) -> None:
     """The convolution of a map's values.
 
@@ -74,7 +74,8 @@ def convolve(
         factors: (B, L) of what is activated; (B, 0) without a gate.
         filters: (C, N).
         output: (B, R', L'), written.
-        moments: (3, L') of all outputs, added to; see `norm_kernels.add_moments`.
+        moments: (3, L') of all outputs, added to; see `norm_kernels.add_moments`. None where they
+            are not asked for: compiled without them.
     """
     batch, _, columns = input.shape
     outputs, inputs = filters.shape
@@ -91,7 +92,8 @@ def convolve(
                 values = buffer
             products = output[picture, first // out_in_a_row : end // out_in_a_row]
             rows_by_rows(sgemm, end - first, values, filters, products)
-            add_moments(products, moments)
+            if moments is not None:
+                add_moments(products, moments)
 
 
 @compiled

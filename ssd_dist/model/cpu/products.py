@@ -11,12 +11,14 @@ from torch import nn
 from ssd_dist.model.cpu import product_kernels
 from ssd_dist.model.cpu.lazy_maps import LazyMap
 from ssd_dist.model.cpu.matrix_products import SGEMM
+from ssd_dist.model.folding import NormedConvolution
 
 
 def is_product(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is a plain 1 x 1 convolution, the product of the cells' channels and filters."""
     return (
-        type(layer) is nn.Conv2d
+        isinstance(layer, nn.Conv2d)
+        and type(layer) in (nn.Conv2d, NormedConvolution)
         and layer.kernel_size == layer.stride == (1, 1)
         and layer.padding in ((0, 0), "valid", "same")
         and layer.groups == 1
@@ -24,14 +26,15 @@ def is_product(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def convolve(
-    input: LazyMap, layer: nn.Conv2d, filters: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """(B, H, W, N) and filters (C, N, 1, 1) → (B, H, W, C) and its moments, see `norm_kernels`.
+    input: LazyMap, layer: nn.Conv2d, filters: NDArray[np.float32], *, take_moments: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """(B, H, W, N) and filters (C, N, 1, 1) → (B, H, W, C) and its moments, see `norm_kernels`, if
+    they are asked for.
 
-    With a bias, that of `layer`, there is no norm behind it, and the moments are without it.
+    `layer` has nothing to say here. Without its bias.
     """
     output = LazyMap(np.empty((*input.stored.shape[:3], len(filters)), np.float32))
-    moments = np.zeros((3, output.columns))
+    moments = np.zeros((3, output.columns)) if take_moments else None
     product_kernels.convolve(
         SGEMM,
         _parts(input, input, input.stored),
@@ -43,8 +46,6 @@ def convolve(
         _parts(input, output, output.stored),
         moments,
     )
-    if layer.bias is not None:
-        output.stored += layer.bias.detach().numpy()
     return output.stored, moments
 
 

@@ -20,10 +20,16 @@ def quick(plain):
 
 def norm(channels, **options):
     """Whose parameters and statistics are anything."""
-    layer = nn.BatchNorm2d(channels, **options)
-    for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
-        nn.init.uniform_(values, 0.5, 2)
-    return layer
+    return set_norms(nn.BatchNorm2d(channels, **options))
+
+
+def set_norms(model):
+    """Parameters and statistics of its norms to anything."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                nn.init.uniform_(values, 0.5, 2)
+    return model
 
 
 def product(inputs, outputs, activation=None, **options):

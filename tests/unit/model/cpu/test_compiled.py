@@ -19,10 +19,11 @@ output = quick(nn.Sequential(nn.BatchNorm2d(8), chain))(images)
 assert used(output)
 output.sum().backward()
 
-config = ModelConfig(architecture="ssdlite320_mobilenet_v3_large", weights="none")
-model = quick(build_model(config, num_classes=3).train())
 images = torch.zeros(2, 3, 320, 320).contiguous(memory_format=torch.channels_last)
-sum(each.sum() for each in model(images)).backward()
+for norm in ("batch", "none"):
+    config = ModelConfig(architecture="ssdlite320_mobilenet_v3_large", weights="none", norm=norm)
+    model = quick(build_model(config, num_classes=3).train())
+    sum(each.sum() for each in model(images)).backward()
 """
 
 
