@@ -27,6 +27,10 @@ _CLOUD_ERROR = re.compile(r"(AWS Error .*|google::cloud::Status.*)", re.DOTALL)
 _SECRETS = re.compile(r"(?<=://)[^/@]*:[^/@]*(?=@)")
 
 
+class BucketError(OSError):
+    """A bucket can't be read or written; the message says which and why."""
+
+
 def is_uri(location: str) -> bool:
     """Whether a location is a URI and not a folder."""
     return "://" in location
@@ -93,11 +97,27 @@ def is_directory(location: str) -> bool:
     return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
 
 
+def names_in(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    """The names of all files in a bucket's folder, those of its subfolders too, relative to it;
+    none if it is not there.
+
+    A bucket allows any name, and this one may be a stranger's: raises BucketError for one that
+    could lead out of the folder to which the files are copied.
+    """
+    selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
+    files = [entry.path for entry in filesystem.get_file_info(selector) if entry.is_file]
+    names = [path.removeprefix(f"{folder.rstrip('/')}/") for path in files]
+    for name, path in zip(names, files, strict=True):
+        if {"", ".", ".."} & set(name.split("/")):
+            raise BucketError(f"the object {path!r} can't be copied: its name is none of a file")
+    return names
+
+
 @contextlib.contextmanager
 def local_copy(location: str) -> Iterator[Path]:
     """A folder as a path of this machine: itself, or for a URI a copy that is gone afterwards.
 
-    Raises FileNotFoundError if nothing is there, OSError if it can't be read.
+    Raises FileNotFoundError if nothing is there, OSError if it can't be read; see `names_in`.
     """
     if not is_uri(location):
         yield Path(location)
@@ -106,7 +126,10 @@ def local_copy(location: str) -> Iterator[Path]:
     if filesystem.get_file_info(path).type != fs.FileType.Directory:
         raise FileNotFoundError(f"{shown_location(location)} is gone")
     with tempfile.TemporaryDirectory(prefix="ssd_dist_") as folder:
-        fs.copy_files(path, folder, source_filesystem=filesystem)
+        for name in names_in(filesystem, path):
+            target = Path(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fs.copy_files(f"{path}/{name}", str(target), source_filesystem=filesystem)
         yield Path(folder)
 
 

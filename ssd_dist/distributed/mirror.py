@@ -28,9 +28,11 @@ from pyarrow import fs
 
 from ssd_dist.data.cache_folder import default_cache_dir
 from ssd_dist.distributed.buckets import (
+    BucketError,
     below,
     check_uri,
     is_uri,
+    names_in,
     open_location,
     reason,
     shown_location,
@@ -43,10 +45,6 @@ RAY = "ray"
 PUSH_INTERVAL_S = 5.0
 _WRITER = "mirror.id"
 _SQLITE_TIMEOUT_S = 60.0
-
-
-class BucketError(OSError):
-    """A bucket can't be read or written; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +192,14 @@ class _Mirror:
 
     def _download(self, target: Path) -> bool:
         """Whether there was anything."""
-        everything = fs.FileSelector(self._root, allow_not_found=True, recursive=True)
-        for entry in self._bucket.get_file_info(everything):
-            name = entry.path.removeprefix(f"{self._root}/")
-            if not entry.is_file or name == _WRITER:
+        for name in names_in(self._bucket, self._root):
+            if name == _WRITER:
                 continue
             if name.startswith(f"{RAY}/"):  # that it is there tells that trials were started
                 (target / RAY).mkdir(parents=True, exist_ok=True)
                 continue
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            (target / name).write_bytes(self._read_bytes(entry.path))
+            (target / name).write_bytes(self._read_bytes(f"{self._root}/{name}"))
         return target.exists()
 
     def _read(self, name: str) -> str | None:

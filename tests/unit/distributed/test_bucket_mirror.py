@@ -5,8 +5,8 @@ import time
 import pytest
 
 from ssd_dist.distributed import mirror
-from ssd_dist.distributed.buckets import below, open_location
-from ssd_dist.distributed.mirror import BucketError, mirrored, place_at, place_in, pull
+from ssd_dist.distributed.buckets import BucketError, below, names_in, open_location
+from ssd_dist.distributed.mirror import mirrored, place_at, place_in, pull
 from ssd_dist.experiment import write_json
 
 
@@ -22,12 +22,8 @@ def other_machine(tmp_path, monkeypatch):
     return lambda: monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / "other"))
 
 
-def names_in(bucket):
-    filesystem, path = open_location(bucket)
-    found = filesystem.get_file_info(
-        mirror.fs.FileSelector(path, recursive=True, allow_not_found=True)
-    )
-    return {one.path.removeprefix(f"{path}/") for one in found if one.is_file}
+def names_there(bucket):
+    return set(names_in(*open_location(bucket)))
 
 
 def test_a_folder_is_only_itself(tmp_path):
@@ -50,7 +46,7 @@ def test_what_a_job_leaves_is_in_the_bucket(bucket, other_machine):
         (place.folder / "ray").mkdir()
         (place.folder / "ray" / "x").write_text("Ray's")
     whole = {"experiment.json", "best_checkpoint/weights", "mirror.id"}
-    assert names_in(place.bucket) == whole
+    assert names_there(place.bucket) == whole
     other_machine()
     folder = pull(place.bucket)
     assert folder != place.folder
@@ -62,7 +58,7 @@ def test_a_job_that_was_refused_leaves_nothing(bucket):
     place = place_in(bucket, "a")
     with pytest.raises(ValueError, match="no such data"), mirrored(place):
         raise ValueError("no such data")
-    assert names_in(place.bucket) == set()
+    assert names_there(place.bucket) == set()
     assert not place.folder.exists()
 
 
@@ -107,7 +103,7 @@ def test_who_only_adds_a_report_overwrites_nothing(bucket, other_machine):
             mirror._Mirror(place.folder, place.bucket).push()
             (reader.folder / "report").mkdir()
             write_json(reader.folder / "report" / "report.json", {})
-    assert names_in(place.bucket) >= {"trials.json", "report/report.json"}
+    assert names_there(place.bucket) >= {"trials.json", "report/report.json"}
     filesystem, path = open_location(place.bucket)
     with filesystem.open_input_stream(f"{path}/trials.json") as stream:
         assert b"2" in stream.read()
@@ -134,7 +130,7 @@ def test_it_is_copied_while_the_job_runs(bucket, monkeypatch):
     with mirrored(place):
         write_json(place.folder / "experiment.json", {})
         end = time.monotonic() + 20
-        while "experiment.json" not in names_in(place.bucket):
+        while "experiment.json" not in names_there(place.bucket):
             assert time.monotonic() < end
             time.sleep(0.05)
 

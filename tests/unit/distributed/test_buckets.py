@@ -1,8 +1,11 @@
 import os
+import tempfile
 
 import pytest
+from strangers_bucket import strangers_bucket
 
 from ssd_dist.distributed.buckets import (
+    BucketError,
     below,
     check_uri,
     is_directory,
@@ -13,6 +16,7 @@ from ssd_dist.distributed.buckets import (
     reason,
     shown_location,
 )
+from ssd_dist.distributed.mirror import pull
 
 MINIO = "s3://bucket/runs?endpoint_override=http://minio:9000"
 
@@ -79,6 +83,30 @@ def test_a_copy_from_a_bucket(bucket, tmp_path):
         local_copy(below(bucket, "other")),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["../../stray", "nested/../../stray", "./stray", "nested//stray"])
+def test_a_strangers_bucket_writes_nowhere_else(name, tmp_path, monkeypatch):
+    """A store may hold an object of any name."""
+    monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with strangers_bucket({"m/best.json": b"{}", f"m/checkpoint/{name}": b"stray"}) as uri:
+        with pytest.raises(BucketError, match=f"object 'strange/m/checkpoint/{name}' can't be"):
+            pull(uri("m"))
+        with (
+            pytest.raises(BucketError, match=f"object 'strange/m/checkpoint/{name}' can't be"),
+            local_copy(uri("m/checkpoint")),
+        ):
+            pytest.fail("it was copied")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_strangers_bucket_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path))
+    with strangers_bucket({"m/best.json": b"{}", "m/checkpoint/nested/a": b"a"}) as uri:
+        assert (pull(uri("m")) / "checkpoint" / "nested" / "a").read_bytes() == b"a"
+        with local_copy(uri("m/checkpoint")) as folder:
+            assert (folder / "nested" / "a").read_bytes() == b"a"
 
 
 def test_the_gist_of_an_error(bucket):
