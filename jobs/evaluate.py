@@ -34,7 +34,7 @@ class Arguments:
 
     experiment: str | None = None
     """Folder (or s3://…, gs://…) of a training or a search: its best checkpoint is evaluated."""
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
     """Folder of one checkpoint, instead of an experiment."""
     data: str | None = None
     """Folder, URL or name of a data set, as jobs/train.py takes it; without it, what the checkpoint
@@ -43,7 +43,7 @@ class Arguments:
     """Of `data`: `voc`, `coco` or `yolo`; without it, told by looking at the folder."""
     split: str = "test"
     """Split to evaluate on."""
-    out: Path | None = None
+    out: str | None = None
     """Folder for the report; without it, `report` in the experiment's (or checkpoint's) folder."""
     workers: int | None = None
     """Processes that hold the network; without it one a GPU, or one a CPU core where there is no
@@ -64,19 +64,22 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     """Arguments → checkpoint → one evaluation."""
     if arguments.experiment is not None and arguments.checkpoint is not None:
         raise ValueError("give --experiment or --checkpoint, not both")
+    out = storage_folder(arguments.out) if arguments.out is not None else None
     place = place_at(arguments.experiment) if arguments.experiment else None
     with mirrored(place, writes=False) if place else contextlib.nullcontext():
-        _evaluate(arguments, place.folder if place else None, terminal)
+        _evaluate(arguments, place.folder if place else None, out, terminal)
 
 
-def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal) -> None:
+def _evaluate(
+    arguments: Arguments, experiment: Path | None, out: Path | None, terminal: Terminal
+) -> None:
     with importing():
         from ssd_dist.analysis.importance import learn
         from ssd_dist.checkpoint import load_checkpoint
         from ssd_dist.distributed.evaluate import run_evaluation
 
     if arguments.checkpoint is not None:
-        folder = checkpoint = storage_folder(str(arguments.checkpoint))
+        folder = checkpoint = storage_folder(arguments.checkpoint)
         trials = learned = repeats = None
     else:
         folder = experiment or latest_experiment(storage_folder("runs"))
@@ -86,12 +89,11 @@ def _evaluate(arguments: Arguments, experiment: Path | None, terminal: Terminal)
     trained = load_checkpoint(checkpoint)
     data, data_format = trained.data_for(arguments.data, arguments.format)
     fetch_shown(data, terminal)
-    out = storage_folder(str(arguments.out)) if arguments.out else folder / "report"
     outcome = run_evaluation(
         checkpoint,
         data,
         arguments.split,
-        out,
+        out or folder / "report",
         terminal,
         num_workers=arguments.workers,
         batch_size=arguments.batch_size,

@@ -30,7 +30,7 @@ class Arguments:
     experiment: str | None = None
     """Folder (or s3://…, gs://…) of a training or a search: its best checkpoint is exported.
     Without it and --checkpoint: the experiment in `runs` that finished last."""
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
     """Folder of one checkpoint, instead of an experiment."""
     data: str | None = None
     """Folder, URL or name of the data set to check with; without it, what the checkpoint was
@@ -39,7 +39,7 @@ class Arguments:
     """Of `data`: `voc`, `coco` or `yolo`; without it, told by looking at the folder."""
     split: str | None = None
     """Split to check with; without it, the one the training validated on."""
-    out: Path | None = None
+    out: str | None = None
     """Folder to write; without it, `export/<format>` in the experiment's (or checkpoint's)."""
     size: str | None = None
     """Width and height of the pictures that the file takes, such as 640x480; without it, those of
@@ -65,6 +65,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     if arguments.experiment is not None and arguments.checkpoint is not None:
         raise ValueError("give --experiment or --checkpoint, not both")
     size = _width_and_height(arguments.size)
+    out = storage_folder(arguments.out) if arguments.out is not None else None
     with importing():
         from ssd_dist.checkpoint import load_checkpoint
         from ssd_dist.export.card import check_report
@@ -73,7 +74,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     place = place_at(arguments.experiment) if arguments.experiment else None
     with mirrored(place, writes=False) if place else contextlib.nullcontext():
         if arguments.checkpoint is not None:
-            folder = checkpoint = storage_folder(str(arguments.checkpoint))
+            folder = checkpoint = storage_folder(arguments.checkpoint)
         else:
             folder = place.folder if place else latest_experiment(storage_folder("runs"))
             checkpoint = best_checkpoint(folder)
@@ -91,12 +92,11 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
         data, data_format = loaded.data_for(arguments.data, arguments.format)
         if arguments.report is not None:
             check_report(arguments.report, loaded)
-        out = arguments.out or folder / "export" / arguments.to
         file = run_export(
             checkpoint,
             data,
             arguments.split or loaded.config.data.val_split,
-            storage_folder(str(out)),
+            out or folder / "export" / arguments.to,
             options,
             terminal,
             report=arguments.report or folder / "report" / "report.json",

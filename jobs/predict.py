@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
@@ -34,9 +33,9 @@ class Arguments:
     experiment: str | None = None
     """Folder (or s3://…, gs://…) of a training or a search: its best checkpoint predicts. Without
     it and --checkpoint: the experiment in `runs` that finished last."""
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
     """Folder of one checkpoint, instead of an experiment."""
-    out: Path = Path("predictions")
+    out: str = "predictions"
     """Folder for the results."""
     score_threshold: float = 0.3
     """Detections with a lower score are left out. For AP take 0, which keeps all that the
@@ -59,7 +58,7 @@ def main(arguments: Arguments, terminal: Terminal) -> Predicted:
     with importing():
         from ssd_dist.distributed.prediction_job import chosen_checkpoint, run_prediction
 
-    out = storage_folder(str(arguments.out))
+    out = storage_folder(arguments.out)
     predicted = run_prediction(
         chosen_checkpoint(arguments.experiment, arguments.checkpoint),
         arguments.paths,

@@ -27,7 +27,7 @@ class Arguments:
     experiment: str | None = None
     """Folder (or s3://…, gs://…) of a training or a search: its best checkpoint is served. Without
     it and --checkpoint: the experiment in `runs` that finished last."""
-    checkpoint: Path | None = None
+    checkpoint: str | None = None
     """Folder of one checkpoint, instead of an experiment."""
     host: str = "127.0.0.1"
     """Address to listen on; this one is reached from this machine only. Others need a token."""

@@ -37,17 +37,17 @@ class Predicted:
     num_unreadable: int
 
 
-def chosen_checkpoint(experiment: str | None, checkpoint: Path | None) -> Path:
+def chosen_checkpoint(experiment: str | None, checkpoint: str | None) -> Path:
     """The folder of the checkpoint that is meant: that one, or an experiment's best; with neither,
     of the experiment in `runs` that finished last.
 
-    Raises ValueError if both are given, FileNotFoundError if there is none, and BucketError (an
-    OSError) for a bucket that can't be read.
+    Raises ValueError if both are given or the checkpoint is in a bucket, FileNotFoundError if there
+    is none, and BucketError (an OSError) for a bucket that can't be read.
     """
     if experiment is not None and checkpoint is not None:
         raise ValueError("give --experiment or --checkpoint, not both")
     if checkpoint is not None:
-        return storage_folder(str(checkpoint))
+        return storage_folder(checkpoint)
     if experiment is not None:
         return best_checkpoint(pull(experiment))
     return best_checkpoint(latest_experiment(storage_folder("runs")))

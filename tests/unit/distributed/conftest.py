@@ -1,6 +1,9 @@
-"""Where the studies of the tests lie."""
+"""Where the studies of the tests lie, a bucket, and the jobs as modules."""
 
+import importlib.util
+import sys
 import uuid
+from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -11,6 +14,7 @@ from sqlalchemy.engine import URL, Engine
 
 from ssd_dist.distributed.study_storage import StudyPlace, new_place
 
+JOBS = Path(__file__).parents[3] / "jobs"
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -29,6 +33,20 @@ def hasty_disk():
     event.listen(Engine, "connect", hurry)
     yield
     event.remove(Engine, "connect", hurry)
+
+
+@pytest.fixture
+def load_job(monkeypatch):
+    """Imports the script `jobs/NAME.py` as a module."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"{name}_job", JOBS / f"{name}.py")
+        job = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, job)  # dataclasses look there
+        spec.loader.exec_module(job)
+        return job
+
+    return load
 
 
 @pytest.fixture

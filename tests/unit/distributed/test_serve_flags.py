@@ -1,24 +1,15 @@
 """What `jobs/serve.py` refuses before it reads a detector."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from ssd_dist.terminal import Terminal
 
 pytest.importorskip("fastapi_offline", reason="the extra `serve` is not installed")
-JOB = Path(__file__).parents[3] / "jobs" / "serve.py"
 
 
 @pytest.fixture
-def job(monkeypatch):
-    spec = importlib.util.spec_from_file_location("serve_job", JOB)
-    job = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "serve_job", job)  # dataclasses look there
-    spec.loader.exec_module(job)
-    return job
+def job(load_job):
+    return load_job("serve")
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 99999])
@@ -37,4 +28,4 @@ def test_a_port_that_there_is_not_is_refused(port, job):
 )
 def test_workers_that_do_not_fit_each_other_are_refused(workers, sentence, job, tmp_path):
     with pytest.raises(ValueError, match=f"--min-workers must be {sentence}"):
-        job.main(job.Arguments(checkpoint=tmp_path, **workers), Terminal())
+        job.main(job.Arguments(checkpoint=str(tmp_path), **workers), Terminal())
