@@ -202,7 +202,9 @@ def planned(path: Path, batch_size: int) -> Iterator[Sequence[tuple[int, str, st
         "WHERE position > ? ORDER BY position LIMIT ?"
     )
     last = -1
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+    # A URI, as only one can say `mode=ro`: a folder's name may have #, ? or % in it.
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
         # A query of its own for each: a long one would keep the log of changes from being cleared.
         while rows := database.execute(query, (last, batch_size)).fetchall():
             yield rows

@@ -1,5 +1,6 @@
 """The record of a prediction: each picture once, in a fixed order, whatever happens."""
 
+import contextlib
 import sqlite3
 
 import numpy as np
@@ -82,6 +83,15 @@ def test_what_is_planned_does_not_change_while_pictures_come_back(record):
     assert pictures(record) == before
     assert record.plan() == 5
     assert [row[0] for row in pictures(record)] == [1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["out #1", "out?mode=rw", "100%25", "Größe"])
+def test_it_is_read_back_in_a_folder_of_any_name(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with contextlib.closing(Record(tmp_path / name / "record.sqlite")) as record:
+        listed(record, (0, Source("a", "/a.jpg", PICTURE)))
+        record.plan()
+        assert pictures(record) == [(0, "a", "/a.jpg", PICTURE)]
 
 
 def test_unreadable_pictures_are_tried_again(record):
