@@ -21,7 +21,14 @@ _ENVIRONMENT = {
     # Each CPU worker sees only its own core; hiding the GPUs from it as well only prints a warning.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-if "RAY_ADDRESS" not in os.environ:
+
+
+def names_no_ray() -> bool:
+    """Whether RAY_ADDRESS names no Ray to join: it is unset, empty, or `local`."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
+
+
+if names_no_ray():
     # Looks for nodes that are about to go: here there is one, and each worker looks itself.
     _ENVIRONMENT["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     # Whoever reaches this machine could otherwise run code in a Ray started here.

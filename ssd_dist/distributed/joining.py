@@ -18,6 +18,7 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from ssd_dist import allocator
+from ssd_dist.distributed import names_no_ray
 from ssd_dist.distributed.access import keep_token_private, token_place
 from ssd_dist.distributed.lean_node import lean_node
 
@@ -48,11 +49,11 @@ def join_ray(*, dashboard: bool = False) -> Any:
     Raises ConnectionError, in one sentence, if the Ray that RAY_ADDRESS names does not answer, or
     asks for another token.
     """
-    address = os.environ.get("RAY_ADDRESS", "this machine")
-    if "RAY_ADDRESS" in os.environ:
-        _check_listens(address)
-    else:
+    address = "this machine" if names_no_ray() else os.environ["RAY_ADDRESS"]
+    if names_no_ray():
         keep_token_private()
+    else:
+        _check_listens(address)
     written = ""
     try:
         with _standard_error() as file, _environment_of_processes(dashboard) as runtime_env:
@@ -144,9 +145,9 @@ def _environment_of_processes(dashboard: bool) -> Iterator[dict[str, Any] | None
 
 def _starts_one() -> bool:
     """Whether `ray.init` will start a Ray, and not join one."""
-    address = os.environ.get("RAY_ADDRESS") or None
-    if address not in (None, "local"):
+    if not names_no_ray():
         return False
+    address = os.environ.get("RAY_ADDRESS") or None
     return canonicalize_bootstrap_address(address) is None  # type: ignore[arg-type]
 
 

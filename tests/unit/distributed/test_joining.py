@@ -1,6 +1,7 @@
 import io
 import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -126,6 +127,32 @@ def test_without_a_dashboard_the_node_that_is_started_is_lean(given, monkeypatch
     assert join_ray(dashboard=dashboard) is (before if dashboard else LeanNode)
     assert ray._private.node.Node is before
     assert ray._private.utils.get_dashboard_dependency_error() is None
+
+
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_a_ray_that_is_started_asks_for_a_token_and_keeps_to_loopback(address, given, monkeypatch):
+    """However its user says that there is none to join."""
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert environment_of_ray() == "token 0"
+    kept = []
+    monkeypatch.setattr(joining, "keep_token_private", lambda: kept.append(True))
+    join_ray()
+    assert kept == [True]
+
+
+def test_a_ray_that_is_joined_says_itself_what_it_asks_for(given, listening, monkeypatch):
+    assert environment_of_ray() == "None None"
+    monkeypatch.setattr(joining, "keep_token_private", lambda: pytest.fail("it is not ours"))
+    join_ray()
+
+
+def environment_of_ray():
+    """What this package sets when it is imported."""
+    names = "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    code = f"import os, ssd_dist.distributed; print(*map(os.environ.get, {names}))"
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    return subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip()
 
 
 def test_what_joins_a_ray_that_runs_has_no_node_of_its_own_to_change(given, listening, monkeypatch):
