@@ -59,9 +59,9 @@ class Arguments:
     """Seed of the initial weights, the order of the pictures and their augmentation."""
     hang_timeout: float | None = None
     """Seconds without a finished step after which a worker counts as hung: it is ended, and its
-    work taken up again. More than it takes to store a checkpoint; without it twenty times the
-    longest pause that the worker has made, and at least 300; 0: never. Until its first step has
-    ended it has half an hour at least."""
+    work taken up again. At least 5, and more than it takes to store a checkpoint; without it twenty
+    times the longest pause that the worker has made, and at least 300; 0: never. Until its first
+    step has ended it has half an hour at least."""
     resume: bool = False
     """Go on with the experiment `name`, which was cut off."""
 

@@ -74,9 +74,9 @@ class Arguments:
     into account. They are no trials of this search: neither counted nor ranked."""
     hang_timeout: float | None = None
     """Seconds without a finished step after which a worker counts as hung: it is ended, and its
-    work taken up again. More than it takes to store a checkpoint; without it twenty times the
-    longest pause that the worker has made, and at least 300; 0: never. Until its first step has
-    ended it has half an hour at least."""
+    work taken up again. At least 5, and more than it takes to store a checkpoint; without it twenty
+    times the longest pause that the worker has made, and at least 300; 0: never. Until its first
+    step has ended it has half an hour at least."""
     resume: bool = False
     """Go on with the search `name`, which was cut off: what is finished stays, and the trials that
     were under way go on from their last checkpoint."""

@@ -22,6 +22,7 @@ from ssd_dist.distributed.trial import TrialRequest
 from ssd_dist.distributed.trial_lines import announce
 from ssd_dist.distributed.tuner import run_study
 from ssd_dist.distributed.warm_start import is_warm, read_earlier
+from ssd_dist.distributed.watchdog import check_limit
 from ssd_dist.experiment import (
     TrialRecord,
     check_start,
@@ -90,6 +91,7 @@ def run_search(
         JobFailedError: the search was interrupted, or no trial finished an epoch.
     """
     check_gpu_share(gpus_per_trial, workers_per_trial)
+    check_limit(hang_timeout_s)
     check_start(folder, "tune", config, data, resume=resume)
     place = place_of(folder, study_storage, warm_start, resume=resume)
     study = study_so_far(folder, place, config)

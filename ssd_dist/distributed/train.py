@@ -41,6 +41,7 @@ from ssd_dist.distributed.safeguards import Safeguards
 from ssd_dist.distributed.storage_check import check_storage
 from ssd_dist.distributed.train_worker import train_worker
 from ssd_dist.distributed.trainer import LoneTrainer, Trainer
+from ssd_dist.distributed.watchdog import check_limit
 from ssd_dist.experiment import check_start, finish_experiment, start_experiment
 from ssd_dist.terminal import JobFailedError, Terminal, shown
 from ssd_dist.training import prepare
@@ -96,6 +97,7 @@ def run_training(
         ValueError, OSError: what was asked for can't be; nothing was started.
         JobFailedError: the training failed or diverged.
     """
+    check_limit(hang_timeout_s)
     check_start(folder, "train", config, data, resume=resume)
     terminal.introduce(prepare(config, data))
     cluster = connect(terminal)

@@ -17,6 +17,8 @@ import sys
 import time
 from types import TracebackType
 
+LEAST_GIVEN_S = 5.0
+"""A user's limit is at least so many seconds: signs of life are sent once a second."""
 LEAST_S = 300.0
 """Without a limit of the user's: a worker is given this long at least…"""
 FACTOR = 20.0
@@ -26,6 +28,14 @@ START_S = 1800.0
 _INTERVAL_S = 1.0
 _GRACE_S = 3.0
 _DUMP = signal.SIGUSR2
+
+
+def check_limit(limit_s: float | None) -> None:
+    """Raises ValueError for a limit of a user's that would end workers that are well."""
+    if limit_s is not None and limit_s != 0 and not limit_s >= LEAST_GIVEN_S:
+        raise ValueError(
+            f"--hang-timeout must be 0, for never, or at least {LEAST_GIVEN_S:g}, not {limit_s:g}"
+        )
 
 
 class Watchdog:

@@ -10,7 +10,11 @@ import time
 import psutil
 import pytest
 
-from ssd_dist.distributed.watchdog import Watchdog
+from ssd_dist.config import Config
+from ssd_dist.distributed.search import run_search
+from ssd_dist.distributed.train import run_training
+from ssd_dist.distributed.watchdog import Watchdog, check_limit
+from ssd_dist.terminal import Terminal
 
 WORK = """
 import sys, time
@@ -106,3 +110,17 @@ def test_the_limit_is_the_users_or_goes_by_what_was_seen(given, monkeypatch):
     watchdog._process.communicate()
     # Pauses of 1, 30 and 1.5 seconds.
     assert sent == ([300.0, 600.0, 600.0] if given is None else [7.0] * 3)
+
+
+@pytest.mark.parametrize("run", [run_training, run_search])
+@pytest.mark.parametrize("limit", [-5.0, 0.5, 1.0, float("nan")])
+def test_a_limit_that_would_end_workers_that_are_well_is_refused(limit, run, tmp_path):
+    told = f"--hang-timeout must be 0, for never, or at least 5, not {limit:g}$"
+    with pytest.raises(ValueError, match=told):
+        run(Config(), "synthetic", tmp_path, Terminal(), hang_timeout_s=limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [None, 0, 5, 7.5, float("inf")])
+def test_other_limits_are_taken(limit):
+    check_limit(limit)
