@@ -41,7 +41,7 @@ _FORM = {
     }
 }
 _REFUSALS = {
-    400: "a form that can't be read",
+    400: "a form that can't be read, or an upload that was broken off",
     401: "no token, or a wrong one",
     408: "the picture did not arrive in time",
     413: "too many bytes",

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 
 _MOST_FIELDS = 16
 
@@ -23,8 +24,9 @@ async def read_picture(request: Request, *, max_bytes: int, timeout_s: float) ->
         max_bytes: of the body.
         timeout_s: for all of it to arrive.
 
-    Raises HTTPException: 400 for a length that is no number or a form that can't be read, 408 for a
-    body that takes too long, 413 for one that is too large, 422 for one without a picture.
+    Raises HTTPException: 400 for a length that is no number, a form that can't be read or an upload
+    that was broken off, 408 for a body that takes too long, 413 for one that is too large, 422 for
+    one without a picture.
     """
     declared = request.headers.get("content-length")
     if declared is not None and not (declared.isascii() and declared.isdigit()):
@@ -40,6 +42,8 @@ async def read_picture(request: Request, *, max_bytes: int, timeout_s: float) ->
                     raise _too_large(max_bytes)
     except TimeoutError:
         raise HTTPException(408, f"the picture did not arrive within {timeout_s:g} s") from None
+    except ClientDisconnect:  # nobody reads the answer, but it is counted
+        raise HTTPException(400, "the upload was broken off") from None
     content = bytes(body)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         content = await _file_of_form(request, content)

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import socket
+import time
 
 import httpx
 import pytest
-from served import Worker, answer_of, application
+from served import Worker, answer_of, application, listening
 from starlette.datastructures import Headers
 
 from ssd_dist.distributed.serving_http import Limits, NoWorkerError
@@ -143,6 +145,24 @@ def test_a_body_that_does_not_arrive_is_given_up(worker):
     response = asyncio.run(stalled())
     assert response.status_code == 408
     assert worker.contents == []
+
+
+def test_an_upload_that_is_broken_off_leaves_no_trace_on_the_terminal(worker, capfd, caplog):
+    with listening(application(worker)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /detect HTTP/1.1\r\nHost: localhost\r\n")
+            client.sendall(b"Content-Length: 1000\r\n\r\nabc")
+            while "requests_under_way 1.0" not in httpx.get(f"{url}/metrics").text:
+                time.sleep(0.01)
+        counted = ""
+        while "requests_total" not in counted:
+            counted = httpx.get(f"{url}/metrics").text
+    assert 'ssd_dist_requests_total{status="400"} 1.0' in counted
+    assert "ssd_dist_requests_under_way 0.0" in counted
+    assert worker.contents == []
+    assert capfd.readouterr().err == ""
+    assert caplog.text == ""
 
 
 def test_beyond_the_bound_requests_are_refused_at_once_and_up_to_it_none(worker):
