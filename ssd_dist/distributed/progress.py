@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from ray.exceptions import RayError
 
@@ -17,26 +18,32 @@ _POLL_INTERVAL_S = 0.5
 _RUN = "training"
 
 
-@contextmanager
+@contextlib.contextmanager
 def follow_training(
     board: ProgressBoard, terminal: Terminal, config: Config, events: EventFiles
 ) -> Iterator[None]:
     """Shows the training's progress meanwhile: a line an epoch, which is entered in the event files
-    too, and a bar on a terminal. Afterwards the board is taken down."""
+    too, and a bar on a terminal. Afterwards the board is taken down.
+
+    What can't be shown or entered costs its line, not the training: epochs wait for a disk that
+    takes nothing for a while."""
     shown = hyperparameters(config, {})
+    to_enter: deque[dict[str, float]] = deque()
     stop = threading.Event()
 
     def show() -> None:
-        try:
+        with contextlib.suppress(RayError):
             progress = board.fetch()
-        except RayError:  # a lost board costs the lines, not the training
-            return
-        terminal.advance(progress.step, progress.num_steps)
-        for metrics in progress.epochs:
-            terminal.line(epoch_line(metrics, config.epochs))
-            events.epoch(_RUN, metrics, shown)
-        for note in progress.notes:
-            terminal.line(f"note: {note}")
+            to_enter.extend(progress.epochs)
+            terminal.advance(progress.step, progress.num_steps)
+            for metrics in progress.epochs:
+                terminal.line(epoch_line(metrics, config.epochs))
+            for note in progress.notes:
+                terminal.line(f"note: {note}")
+        with contextlib.suppress(OSError):
+            while to_enter:
+                events.epoch(_RUN, to_enter[0], shown)
+                to_enter.popleft()
 
     def follow() -> None:
         while not stop.wait(_POLL_INTERVAL_S):
@@ -50,9 +57,12 @@ def follow_training(
         finally:
             stop.set()
             thread.join()
-            show()
+            # What the training ended by is not to be replaced by what its files can't take.
+            with contextlib.suppress(OSError):
+                show()
             board.clear()
-            events.end(_RUN)
+            with contextlib.suppress(OSError):
+                events.end(_RUN)
 
 
 def epoch_line(metrics: Mapping[str, float], num_epochs: int) -> str:
