@@ -7,10 +7,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ssd_dist.distributed.machines import MAX_NODES_VARIABLE, Machine, _added_at_most
+from ssd_dist.distributed.preemption import SAVE_WITHIN_S
 
 ROOT = Path(__file__).parents[2]
 CLOUD = ["cluster.yaml", "deploy/gcp.yaml"]
@@ -127,6 +129,23 @@ def test_every_node_has_the_token_and_asks_for_it(name):
     home = "~" if config["provider"]["type"] == "local" else f"/home/{config['auth']['ssh_user']}"
     assert config["file_mounts"][f"{home}/.ray/auth_token"] == "~/.ray/auth_token"
     assert config["file_mounts"][f"{home}/ssd_dist"] == "."
+
+
+def test_a_job_that_is_stopped_has_the_time_to_store_its_state(ray_job):
+    """The supervisor of Ray's that stops it runs on the head, and kills after 3 seconds."""
+    variable = "RAY_JOB_STOP_WAIT_TIME_S"
+    supervisor = Path(ray.__file__).parent / "dashboard" / "modules" / "job" / "job_supervisor.py"
+    assert f'"{variable}"' in supervisor.read_text(encoding="utf-8")
+    [head] = ray_job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    found = [one["value"] for one in head["env"] if one["name"] == variable]
+    for name in LAUNCHED:
+        [start] = [line for line in load(name)["head_start_ray_commands"] if "--head" in line]
+        found += re.findall(rf"{variable}=(\d+) .*ray start --head", start)
+    for name in ("README.md", "docs/cluster.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        found += re.findall(rf"^export {variable}=(\d+) .*\n.*ray start --head", text, re.MULTILINE)
+    assert len(found) == 6
+    assert all(int(seconds) > SAVE_WITHIN_S for seconds in found)
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
