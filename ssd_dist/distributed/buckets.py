@@ -72,7 +72,8 @@ def check_uri(location: str) -> None:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile or the machine's role"
         )
     named = parts.scheme in SCHEMES and bool(parts.netloc.rpartition("@")[2])
-    if not named or ".." in parts.path.split("/"):  # the path becomes one on this machine, too
+    # The path becomes one on this machine, too; pyarrow takes no notice of what follows a #.
+    if not named or parts.fragment or ".." in parts.path.split("/"):
         raise ValueError(
             f"{shown_location(location)}: give a folder, s3://bucket/folder or gs://bucket/folder"
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -45,6 +46,8 @@ RAY = "ray"
 PUSH_INTERVAL_S = 5.0
 _WRITER = "mirror.id"
 _SQLITE_TIMEOUT_S = 60.0
+_IN_URI = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/-]+")
+"""What a URI's path takes as it is: # and ? end it, and % stands for another character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,15 @@ class Place:
 
 def place_in(storage: str, name: str) -> Place:
     """The place of the experiment `name` in what `--storage` says. Raises ValueError for a URI that
-    is none of s3:// and gs://."""
-    return place_at(below(storage, name) if is_uri(storage) else str(Path(storage) / name))
+    is none of s3:// and gs://, and for a name that can't be in one."""
+    if not is_uri(storage):
+        return place_at(str(Path(storage) / name))
+    if not _IN_URI.fullmatch(name) or {"", ".", ".."} & set(name.split("/")):
+        raise ValueError(
+            f"--name {name!r} can't be part of a bucket's URI: take letters of a to z, digits, - "
+            "and _"
+        )
+    return place_at(below(storage, name))
 
 
 def place_at(location: str) -> Place:

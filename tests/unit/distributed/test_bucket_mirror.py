@@ -1,3 +1,4 @@
+import re
 import shutil
 import sqlite3
 import time
@@ -34,6 +35,20 @@ def test_a_folder_is_only_itself(tmp_path):
     with mirrored(place):
         pass
     assert not place.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["run#1", "run?1", "run 1", "50%", "Größe", "../a", "a//b", "a/."])
+def test_names_that_no_uri_takes_are_refused(name, tmp_path):
+    """run#1 and run#2 would both be `run`."""
+    with pytest.raises(ValueError, match=f"--name {re.escape(repr(name))} can't be part of a buc"):
+        place_in("s3://bucket/runs", name)
+    assert place_in(str(tmp_path), name).folder == (tmp_path / name).resolve()
+
+
+def test_names_that_a_uri_takes_mean_the_same_in_the_bucket(bucket):
+    place = place_in(bucket, "team/a_b-1.2,lr=0.1+(x)")
+    assert open_location(place.bucket)[1].endswith("/runs/team/a_b-1.2,lr=0.1+(x)")
+    assert place.folder.name == "a_b-1.2,lr=0.1+(x)"
 
 
 def test_what_a_job_leaves_is_in_the_bucket(bucket, other_machine):

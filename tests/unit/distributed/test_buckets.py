@@ -46,7 +46,15 @@ def test_rays_path_and_ours_name_the_same_place(storage, bucket):
 
 @pytest.mark.parametrize(
     "location",
-    ["hdfs://node/runs", "file:///data", "s3://", "s3:///runs", "http://host/x", "s3://b/../x"],
+    [
+        "hdfs://node/runs",
+        "file:///data",
+        "s3://",
+        "s3:///runs",
+        "http://host/x",
+        "s3://b/../x",
+        "s3://b/x#1",
+    ],
 )
 def test_other_uris_are_refused_with_what_to_give(location):
     with pytest.raises(ValueError, match="give a folder, s3://bucket/folder or gs://"):
