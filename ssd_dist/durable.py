@@ -6,6 +6,7 @@ is synced afterwards: a file system may otherwise write the three in any order.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,23 @@ def sync(path: Path) -> None:
 def rename(source: Path, target: Path) -> None:
     """Renames a file or folder that is synced, and waits until its new name is on the disk."""
     source.rename(target)
+    _sync_one(target.parent)
+
+
+def rename_to_new(source: Path, target: Path) -> None:
+    """Renames a synced file likewise, and raises FileExistsError if `target` exists: of several
+    processes that do so at once, one succeeds. `source` may stay.
+
+    On a disk without hard links there is a moment in which two can.
+    """
+    try:
+        target.hardlink_to(source)
+    except FileExistsError:
+        raise
+    except OSError:
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.rename(target)
     _sync_one(target.parent)
 
 

@@ -18,14 +18,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
 from ssd_dist.data.sources import is_remote
-from ssd_dist.durable import new_folder, rename, sync
+from ssd_dist.durable import new_folder, rename, rename_to_new, sync
 
 _REQUEST, BEST, _TRIALS = "experiment.json", "best.json", "trials.json"
 BEST_CHECKPOINT = "best_checkpoint"
@@ -97,10 +99,7 @@ def check_start(
     exists = (folder / _REQUEST).exists()
     if not resume:
         if exists:
-            raise FileExistsError(
-                f"experiment {folder} exists already: go on with it by --resume, or choose another "
-                "--name"
-            )
+            raise _exists_already(folder)
         return
     if not exists:
         raise FileNotFoundError(f"nothing to resume: {folder} holds no experiment")
@@ -115,8 +114,19 @@ def check_start(
 def start_experiment(
     folder: Path, kind: Literal["train", "tune"], config: Config, data: str
 ) -> None:
-    """Makes the experiment's folder, or takes up the one that :func:`check_start` admitted."""
-    write_json(folder / _REQUEST, _request(kind, config, data))
+    """Makes the experiment's folder. Raises FileExistsError if it holds an experiment: another job
+    may have begun it since :func:`check_start`."""
+    try:
+        with _written_beside(folder / _REQUEST, _request(kind, config, data)) as scratch:
+            rename_to_new(scratch, folder / _REQUEST)
+    except FileExistsError:
+        raise _exists_already(folder) from None
+
+
+def _exists_already(folder: Path) -> FileExistsError:
+    return FileExistsError(
+        f"experiment {folder} exists already: go on with it by --resume, or choose another --name"
+    )
 
 
 def _request(kind: str, config: Config, data: str) -> dict[str, Any]:
@@ -207,13 +217,21 @@ def reasons(trials: Sequence[TrialRecord]) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes beside and renames, so that a reader never sees half a file."""
+    with _written_beside(path, content) as scratch:
+        rename(scratch, path)
+
+
+@contextmanager
+def _written_beside(path: Path, content: Any) -> Iterator[Path]:
+    """A synced file for `path`, gone afterwards if it was not renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes of several machines may have the same number.
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with scratch.open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=2, allow_nan=False)
         sync(scratch)
-        rename(scratch, path)
+        yield scratch
     finally:
         scratch.unlink(missing_ok=True)
 

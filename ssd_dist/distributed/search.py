@@ -129,7 +129,8 @@ def run_search(
     for note in (*sampler_notes(config.search), *plan.notes):
         terminal.line(f"note: {note}")
 
-    start_experiment(folder, "tune", config, data)
+    if not resume:
+        start_experiment(folder, "tune", config, data)
     record_place(folder, place)
     with storage_errors(place):
         study = study or open_study(place, config)

@@ -108,7 +108,8 @@ def run_training(
         f"training on {shown_workers(num_workers)} {cluster.device} worker(s), "
         "in " + (shown(folder) if bucket is None else shown_location(bucket))
     )
-    start_experiment(folder, "train", config, data)
+    if not resume:
+        start_experiment(folder, "train", config, data)
 
     start_janitor()
     board = new_board()

@@ -1,4 +1,8 @@
+import errno
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +75,41 @@ def test_an_existing_experiment_is_not_overwritten(tmp_path):
     start_experiment(tmp_path / "a", "train", Config(), "synthetic")
     with pytest.raises(FileExistsError, match="--resume"):
         check_start(tmp_path / "a", "train", Config(), "synthetic", resume=False)
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_of_two_jobs_that_begin_it_at_once_one_is_refused(hard_links, tmp_path, monkeypatch):
+    """Each has looked, and found nothing."""
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not hard_links:
+        monkeypatch.setattr(os, "link", refuse)
+    folder = tmp_path / "a"
+    for _ in range(2):
+        check_start(folder, "train", Config(), "synthetic", resume=False)
+    start_experiment(folder, "train", Config(), "synthetic")
+    with pytest.raises(FileExistsError, match=f"experiment {folder} exists already: go on"):
+        start_experiment(folder, "train", Config(alpha=2.0), "synthetic")
+    assert read_config(folder) == Config()
+    assert [path.name for path in folder.iterdir()] == ["experiment.json"]
+
+
+def test_of_many_jobs_that_begin_it_at_once_one_does(tmp_path):
+    barrier = threading.Barrier(8)
+
+    def begin(number):
+        barrier.wait()
+        try:
+            start_experiment(tmp_path / "a", "train", Config(seed=number), "synthetic")
+        except FileExistsError:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        [begun] = [number for number in pool.map(begin, range(8)) if number is not None]
+    assert read_config(tmp_path / "a").seed == begun
 
 
 def test_resuming_asks_for_the_same_request(tmp_path):

@@ -77,6 +77,7 @@ def test_a_study_that_is_gone(begun):
 def test_a_study_of_another_space(begun):
     """As when another experiment's files were put in the place of these."""
     other = make_config(space={**SPACE, "alpha": Range(low=1, high=2)})
+    (begun / "experiment.json").unlink()
     start_experiment(begun, "tune", other, "synthetic")
     before = (begun / "study.db").read_bytes()
     with pytest.raises(ValueError, match=r"another space \(alpha was .*--name$"):
