@@ -5,9 +5,11 @@ bucket offers. With `--storage s3://…` that folder is a mirror on the machine 
 what changes in it is copied into the bucket every few seconds and at the end. Ray's own files, all
 checkpoints among them, are written by whichever node has them, and go to the bucket directly.
 
-The bucket notes which mirror wrote to it last. To that one the bucket has nothing to tell, even if
-its driver was killed before the last copy; any other one is made anew from the bucket. So a search
-goes on with `--resume` on the same machine, and also on another after the first is gone.
+The bucket notes which mirror wrote to it last; a job that ends before it wrote anything puts back
+what was noted before, as the one that is named there may be at work. To that one the bucket has
+nothing to tell, even if its driver was killed before the last copy; any other one is made anew from
+the bucket. So a search goes on with `--resume` on the same machine, and also on another after the
+first is gone.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ def mirrored(place: Place, *, writes: bool = True) -> Iterator[None]:
 
     Args:
         place: the experiment's.
-        writes: whether this is the job that makes the experiment, and not one that adds to it.
+        writes: whether this is the job that makes the experiment, and not one that adds to it: of
+            such a one only the files that it makes or changes go to the bucket.
 
     Raises BucketError, in one sentence, if the bucket can't be read or written. If it is lost
     meanwhile, what it lacks lies in the mirror.
@@ -145,13 +148,17 @@ class _Mirror:
         self._folder = folder
         self._bucket, self._root = open_location(bucket)
         self._pushed: dict[Path, tuple[int, int]] = {}  # file → time of change, size
-        self._claimed = False
+        self._found: str | None = None  # the bucket's note, on entry
+        self._claimed = self._wrote = False
 
     def pull(self) -> None:
         """Makes the folder anew from the bucket, unless it was the last to write there."""
-        there = self._read(_WRITER)
-        if there is not None and there == self._own_id():
-            return
+        self._found = self._read(_WRITER)
+        if self._found is None or self._found != self._own_id():
+            self._make_anew()
+        self._pushed = {path: _stamp(path) for path in self._files()}
+
+    def _make_anew(self) -> None:
         self._folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pull.", dir=self._folder.parent) as scratch:
             new = Path(scratch) / "new"
@@ -160,10 +167,11 @@ class _Mirror:
                 self._folder.rename(Path(scratch) / "old")
             if found:
                 new.rename(self._folder)
-        self._pushed = {path: _stamp(path) for path in self._files()}
 
     def claim(self) -> None:
         """Notes in the bucket that this folder writes to it now; also a test that it can."""
+        if self._own_id() is not None:  # the last to write, but perhaps killed before it pushed
+            self._pushed.clear()
         name = self._own_id() or uuid.uuid4().hex
         self._write(_WRITER, name.encode())
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -174,15 +182,21 @@ class _Mirror:
         """Copies what has changed; best.json last, so that what it names is there."""
         changed = [path for path in self._files() if self._pushed.get(path) != _stamp(path)]
         for path in sorted(changed, key=lambda path: (path.name == BEST, path)):
+            self._wrote = True
             stamp = _stamp(path)
             self._write(path.relative_to(self._folder).as_posix(), _content(path))
             self._pushed[path] = stamp
 
     def release(self) -> None:
-        """Takes the note back if nothing came of the job."""
-        if self._claimed and not self._files():
-            with contextlib.suppress(FileNotFoundError):
-                self._bucket.delete_file(f"{self._root}/{_WRITER}")
+        """Puts back what was noted before if nothing came of the job."""
+        own = self._own_id()
+        if not self._claimed or self._wrote or self._found == own or self._read(_WRITER) != own:
+            return
+        if self._found is None:
+            self._bucket.delete_file(f"{self._root}/{_WRITER}")
+        else:
+            self._write(_WRITER, self._found.encode())
+        if not self._files():
             shutil.rmtree(self._folder)
 
     def _files(self) -> list[Path]:

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import sqlite3
@@ -18,13 +19,32 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def other_machine(tmp_path, monkeypatch):
+def machine(tmp_path, monkeypatch):
+    """Goes on on a machine: `cache`, where the test begins, or another."""
+    return lambda name: monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / name))
+
+
+@pytest.fixture
+def other_machine(machine):
     """Goes on on another machine, which has nothing but the bucket."""
-    return lambda: monkeypatch.setenv("SSD_DIST_CACHE", str(tmp_path / "other"))
+    return lambda: machine("other")
 
 
 def names_there(bucket):
     return set(names_in(*open_location(bucket)))
+
+
+def content_of(place, name):
+    filesystem, path = open_location(place.bucket)
+    with filesystem.open_input_stream(f"{path}/{name}") as stream:
+        return stream.read().decode()
+
+
+def put(place, name, content):
+    """As another machine does."""
+    filesystem, path = open_location(place.bucket)
+    with filesystem.open_output_stream(f"{path}/{name}") as stream:
+        stream.write(content.encode())
 
 
 def test_a_folder_is_only_itself(tmp_path):
@@ -77,6 +97,71 @@ def test_a_job_that_was_refused_leaves_nothing(bucket):
     assert not place.folder.exists()
 
 
+def test_a_job_that_was_refused_takes_nothing_from_the_one_at_work(bucket, machine):
+    """As when somebody forgets --resume on another machine, and looks at the experiment later."""
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+        mirror._Mirror(place.folder, place.bucket).push()
+        owner = content_of(place, "mirror.id")
+        machine("other")
+        with pytest.raises(FileExistsError), mirrored(place_at(place.bucket)):
+            raise FileExistsError
+        assert content_of(place, "mirror.id") == owner
+        machine("cache")
+        write_json(place.folder / "trials.json", [1, 2])
+    machine("other")
+    with mirrored(place_at(place.bucket), writes=False):
+        seen = json.loads((place_at(place.bucket).folder / "trials.json").read_text())
+    assert seen == json.loads(content_of(place, "trials.json")) == [1, 2]
+
+
+def test_a_job_that_was_refused_leaves_a_note_that_came_after_its_own(bucket, machine):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+    machine("other")
+
+    def refused():
+        with mirrored(place_at(place.bucket)):
+            put(place, "mirror.id", "a third machine's")
+            raise FileExistsError
+
+    with pytest.raises(FileExistsError):
+        refused()
+    assert content_of(place, "mirror.id") == "a third machine's"
+
+
+def test_a_job_that_wrote_before_it_failed_is_the_last_that_did(bucket, machine):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+    machine("other")
+    other = place_at(place.bucket)
+
+    def failed():
+        with mirrored(other):
+            write_json(other.folder / "trials.json", [1, 2])
+            raise RuntimeError("diverged")
+
+    with pytest.raises(RuntimeError, match="diverged"):
+        failed()
+    assert json.loads(content_of(place, "trials.json")) == [1, 2]
+    machine("cache")
+    assert json.loads((pull(place.bucket) / "trials.json").read_text()) == [1, 2]
+
+
+def test_who_only_adds_to_its_own_mirror_overwrites_nothing_either(bucket):
+    place = place_in(bucket, "a")
+    with mirrored(place):
+        write_json(place.folder / "trials.json", [1])
+    put(place, "trials.json", "[1, 2]")
+    with mirrored(place, writes=False):
+        write_json(place.folder / "report" / "report.json", {})
+    assert content_of(place, "trials.json") == "[1, 2]"
+    assert "report/report.json" in names_there(place.bucket)
+
+
 def test_after_a_kill_the_same_machine_knows_best(bucket):
     """The driver died before its last files were copied."""
     place = place_in(bucket, "a")
@@ -119,9 +204,7 @@ def test_who_only_adds_a_report_overwrites_nothing(bucket, other_machine):
             (reader.folder / "report").mkdir()
             write_json(reader.folder / "report" / "report.json", {})
     assert names_there(place.bucket) >= {"trials.json", "report/report.json"}
-    filesystem, path = open_location(place.bucket)
-    with filesystem.open_input_stream(f"{path}/trials.json") as stream:
-        assert b"2" in stream.read()
+    assert "2" in content_of(place, "trials.json")
 
 
 def test_a_database_in_use_is_copied_whole(bucket, other_machine):
