@@ -93,6 +93,7 @@ def run_evaluation(
         out_dir,
         checkpoint_folder=checkpoint_folder,
         data=data,
+        data_format=data_format,
         scope=scope,
         trials=trials,
         learned=learned,

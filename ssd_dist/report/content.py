@@ -56,6 +56,8 @@ class ReportContent:
     """What the checkpoint reached when it was chosen."""
     leaderboard: Sequence[TrialRecord] | None = None
     """None: the checkpoint comes from a single training."""
+    num_seen: int | None = None
+    """Pictures that the training or the choice of the checkpoint used; None: not known."""
     learned: Learned | None = None
     """None: there was no search, or too small a one to learn from."""
     repeats: Sequence[Repeated] | None = None

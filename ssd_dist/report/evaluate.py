@@ -21,6 +21,7 @@ from ssd_dist.provenance import provenance
 from ssd_dist.repeated import Repeated
 from ssd_dist.report.analyse import Scope, analyse
 from ssd_dist.report.content import ReportContent
+from ssd_dist.report.seen import count_seen
 from ssd_dist.report.write import write_report
 from ssd_dist.structures import Detections, Split
 
@@ -47,6 +48,7 @@ def report_detections(
     *,
     checkpoint_folder: Path,
     data: str,
+    data_format: str = "auto",
     scope: Scope = "quick",
     trials: Sequence[TrialRecord] | None = None,
     learned: Learned | None = None,
@@ -64,7 +66,9 @@ def report_detections(
         detections: of every picture of the split.
         out_dir: for what :func:`ssd_dist.report.write.write_report` writes, and the trace.
         checkpoint_folder: where the checkpoint lies, for the report.
-        data: what the evaluation was given as `--data`, for the report.
+        data: what the evaluation was given as `--data`; the checkpoint's own splits are looked for
+            there, to say whether it has seen these pictures.
+        data_format: of `data`.
         scope: how much of the cost is measured.
         trials: of the search that the checkpoint comes from.
         learned: what that search says about its hyperparameters.
@@ -108,6 +112,7 @@ def report_detections(
         provenance={**provenance(), "data": data},
         validation_map_11pt=checkpoint.metrics.get("map_11pt"),
         leaderboard=trials,
+        num_seen=count_seen(checkpoint, split, data, data_format),
         learned=learned,
         repeats=repeats or None,
         training_curve=checkpoint.history,

@@ -37,8 +37,7 @@ def answer(content: ReportContent, classes: Sequence[ClassRow]) -> dict[str, Any
         ],
         "num_trials": None if content.leaderboard is None else len(content.leaderboard),
         "repeats": _repeats(content),
-        "was_used": content.split
-        in [content.config.get("data", {}).get(key) for key in ("train_split", "val_split")],
+        "num_seen": content.num_seen,
     }
 
 

@@ -239,6 +239,7 @@ def make_content(**changes):
         "timing": make_timing().to_json(),
         "provenance": {"git_commit": None, "libraries": {"torch": "2.0"}, "machine": {"cores": 2}},
         "validation_map_11pt": 0.75,
+        "num_seen": 0,
         "leaderboard": [
             make_trial(0, 0.4),
             make_trial(1, None, state="failed", epochs=0, error="out of memory"),

@@ -70,10 +70,21 @@ def test_the_first_page_is_the_answer(html, content):
     assert "Mind that" not in text
 
 
-def test_a_split_that_chose_the_checkpoint_is_not_praised(brief_with):
-    text = "".join(Page(render_html(brief_with(split="val"))).text)
+@pytest.mark.parametrize(
+    ("num_seen", "told"),
+    [
+        (3, "used the pictures of the split trainval: on new pictures expect less"),
+        (2, "used 2 of these 3 pictures: on new pictures expect less"),
+        (None, None),
+    ],
+)
+def test_a_split_that_was_seen_is_not_praised(brief_with, trial, num_seen, told):
+    text = words(
+        render_html(brief_with(split="trainval", num_seen=num_seen, leaderboard=[trial(0, 0.4)]))
+    )
     assert "took no part" not in text
-    assert "Mind that" in text
+    assert ("Mind that" in text) == (told is not None)
+    assert told is None or told in text
 
 
 def test_levels_never_reached_are_said(html):
