@@ -71,7 +71,8 @@ def compare_devices(
         config: of the training; its precision is replaced.
         dataset: of training pictures.
         batch_size: pictures a step; a smaller power of two, 2 at least, is taken where so many
-            would not fit `seconds`.
+            would not fit `seconds`. With batch normalisation each part of the batch (see
+            `accumulation`) has 2 at least.
         seconds: what all rows together are meant to take. Rows whose turn comes after twice that
             are left out, and say so.
     """
@@ -79,14 +80,15 @@ def compare_devices(
     counts = thread_counts(num_processors())
     most = min(batch_size, len(dataset))
     with _threads(1):
-        probe = set_up_training(model, config, Worker(_CPU), dataset, min(2, most))
-        picture_s = time_steps(probe, StepBudget(least=1, most=1))[0] / 1000 / min(2, most)
+        few = min(_least_pictures(model, config), most)
+        probe = set_up_training(model, config, Worker(_CPU), dataset, few)
+        picture_s = time_steps(probe, StepBudget(least=1, most=1))[0] / 1000 / few
     num_rows = len(PRECISIONS) * (2 * len(counts) - 1 + torch.cuda.device_count())
     plan = _Plan(
         model,
         config,
         dataset,
-        affordable_batch_size(most, picture_s, counts, seconds),
+        affordable_batch_size(most, picture_s, counts, seconds, least=few),
         seconds / num_rows,
         deadline,
     )
@@ -115,11 +117,21 @@ def thread_counts(num_processors: int) -> list[int]:
     return sorted({*powers, num_processors})
 
 
+def _least_pictures(model: SSD, config: Config) -> int:
+    """Pictures of the smallest step that is timed."""
+    # Batch norm has no variance of a single picture's last map, which is one cell.
+    return 2 * config.accumulation if _normalises(model, config) else 2
+
+
+def _normalises(model: SSD, config: Config) -> bool:
+    return config.model.norm in ("batch", "sync") and has_batch_norm(model)
+
+
 def affordable_batch_size(
-    most: int, picture_s: float, counts: Sequence[int], seconds: float
+    most: int, picture_s: float, counts: Sequence[int], seconds: float, *, least: int = 2
 ) -> int:
-    """The largest power of two from 2 to `most` (or `most` itself) whose rows on the CPU take at
-    most `seconds` if threads and processes share the work evenly; 2 where none does.
+    """The largest power of two from `least` to `most` (or `most` itself) whose rows on the CPU take
+    at most `seconds` if threads and processes share the work evenly; `least` where none does.
 
     `picture_s`: seconds of a training step on one thread, by picture.
     """
@@ -128,8 +140,8 @@ def affordable_batch_size(
     # Processes run every step twice, with and without the exchange.
     steps = len(PRECISIONS) * (1 + _LEAST_STEPS) * (threads + 2 * processes)
     sizes = [most, *(1 << k for k in range(most.bit_length() - 1, 0, -1))]
-    affordable = [size for size in sizes if size * picture_s * steps <= seconds]
-    return affordable[0] if affordable else min(2, most)
+    affordable = [size for size in sizes if size >= least and size * picture_s * steps <= seconds]
+    return affordable[0] if affordable else min(least, most)
 
 
 def _threads_row(plan: _Plan, count: int, precision: Precision) -> DeviceRow:
@@ -150,13 +162,13 @@ def _process_rows(
     plan: _Plan, count: int, precisions: Sequence[Precision], num_steps: int
 ) -> list[DeviceRow]:
     """The rows of `count` processes: measured in `precisions`, the others being too slow."""
-    normalises = plan.config.model.norm in ("batch", "sync") and has_batch_norm(plan.model)
+    normalises = _normalises(plan.model, plan.config)
+    least = _least_pictures(plan.model, plan.config) if normalises else 1
     parallel: dict[str, ParallelSteps] = {}
     note = _TOO_SLOW
     if plan.late():
         note = _NO_TIME
-    # Batch norm has no variance of a single picture's last map, which is one cell.
-    elif plan.batch_size < (2 if normalises else 1) * count:
+    elif plan.batch_size < least * count:
         note = f"left out: {plan.batch_size} pictures are too few for {count} processes"
     elif precisions:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ssd_dist.analysis.timing_report import TimingBudget, measure_timing
 from ssd_dist.config import Config
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset
+from ssd_dist.model.norm import check_single_pictures
 from ssd_dist.model.ssd import SSD
 from ssd_dist.structures import Annotation, Split
 
@@ -54,6 +56,10 @@ def analyse(
 ) -> Analysis:
     """Counts and times a detector on pictures of a split, of which the weights learn nothing.
 
+    What is counted is a step on the configuration's batch, what is timed one on as many of these
+    pictures as the split has. Where these are too few for the model to train on, its training is
+    not timed, and `timing` says so under `left_out`.
+
     Args:
         model: on `device`; in eval mode afterwards.
         config: of the model.
@@ -66,27 +72,51 @@ def analyse(
     """
     dataset = _first_pictures(split, config)
     batch_size = min(config.global_batch_size, len(dataset))
-    counted = count_complexity(model, config.model.image_size, config, batch_size=batch_size)
-    if scope == "none":
-        return Analysis(counted.to_json(), _time_of_a_picture(model, config, dataset, device), None)
-    timing = measure_timing(
-        model,
-        config,
-        device,
-        batch_size=batch_size,
-        dataset=dataset,
-        data_name=data_name,
-        trace=out_dir / TRACE,
-        predicted_bytes=counted.training.memory.peak,
-        with_devices=scope == "full",
-        budget=TimingBudget() if scope == "full" else _QUICK,
-        on_progress=on_progress,
-    )
+    counted = count_complexity(model, config.model.image_size, config)
+    left_out = None if scope == "none" else _why_untrained(model, config, batch_size)
+    if scope == "none" or left_out is not None:
+        timing = _time_of_a_picture(model, config, dataset, device)
+    else:
+        timing = measure_timing(
+            model,
+            config,
+            device,
+            batch_size=batch_size,
+            dataset=dataset,
+            data_name=data_name,
+            trace=out_dir / TRACE,
+            # The prediction is of a whole batch.
+            predicted_bytes=(
+                counted.training.memory.peak if batch_size == config.global_batch_size else None
+            ),
+            with_devices=scope == "full",
+            budget=TimingBudget() if scope == "full" else _QUICK,
+            on_progress=on_progress,
+        ).to_json()
+    if left_out is not None:
+        on_progress(f"timing: {left_out}")
+        timing["left_out"] = left_out
     law = None
     if scope == "full":
         on_progress("law: the sweep over detectors")
         law = measure_law(device=device, time_budget_s=_LAW_SECONDS, on_progress=on_progress)
-    return Analysis(counted.to_json(), timing.to_json(), None if law is None else law.to_json())
+    return Analysis(counted.to_json(), timing, None if law is None else law.to_json())
+
+
+def _why_untrained(model: SSD, config: Config, batch_size: int) -> str | None:
+    """Why a training step on `batch_size` pictures can't be timed; None where it can."""
+    if batch_size // min(config.accumulation, batch_size) > 1:
+        return None
+    try:
+        check_single_pictures(copy.deepcopy(model))
+    except ValueError:
+        pictures = f"{batch_size} picture{'s' if batch_size > 1 else ''}"
+        parts = f" in {config.accumulation} parts" if config.accumulation > 1 else ""
+        return (
+            f"the training step was left out: {pictures}{parts} would reach batch normalisation "
+            "one by one, and a map of one cell has no variance then"
+        )
+    return None
 
 
 def _time_of_a_picture(

@@ -45,7 +45,8 @@ class ReportContent:
     """As :meth:`ssd_dist.analysis.complexity.Complexity.to_json` gives it."""
     timing: Mapping[str, Any]
     """As :meth:`ssd_dist.analysis.timing_report.TimingReport.to_json` gives it; at least `device`,
-    `num_threads` and `inference_ms_per_image`: {median, p10, p90}."""
+    `num_threads` and `inference_ms_per_image`: {median, p10, p90}. `left_out`, where it is there,
+    says why the training step was not timed."""
     law: Mapping[str, Any] | None = None
     """`law` and `law_details` as :meth:`ssd_dist.analysis.law.Law.to_json` gives them; None: not
     measured."""

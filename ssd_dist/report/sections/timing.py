@@ -46,6 +46,7 @@ def timing(content: ReportContent) -> dict[str, Any]:
         "memory": measured.get("peak_memory"),
         "profiler": measured.get("profiler"),
         "trace": measured.get("trace"),
+        "left_out": measured.get("left_out"),
     }
 
 

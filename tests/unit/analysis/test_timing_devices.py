@@ -9,6 +9,7 @@ from ssd_dist.analysis.device_table import DeviceRow, DeviceTable, with_speed_up
 from ssd_dist.analysis.devices import affordable_batch_size, compare_devices, thread_counts
 from ssd_dist.analysis.processes import ParallelSteps
 from ssd_dist.analysis.timing import percentiles
+from ssd_dist.config import replace_at
 
 
 def row(kind, count, precision, rate, note=""):
@@ -142,6 +143,25 @@ def test_rows_whose_time_does_not_come_say_so(compare, machine):
 def test_batch_norm_needs_two_pictures_a_process(compare):
     notes = [r.note for r in compare(batch_size=2).rows if r.kind == "processes"]
     assert notes == ["left out: 2 pictures are too few for 2 processes"] * 2
+
+
+def test_every_part_of_a_batch_has_two_pictures(
+    compare, machine, monkeypatch, small_model, small_config, small_dataset
+):
+    asked = []
+    set_up = devices.set_up_training
+
+    def watched(model, config, worker, dataset, batch_size):
+        asked.append(batch_size)
+        return set_up(model, config, worker, dataset, batch_size)
+
+    monkeypatch.setattr(devices, "set_up_training", watched)
+    config = replace_at(small_config, {"accumulation": 2})
+    table = compare_devices(small_model, config, small_dataset, batch_size=4, seconds=1000.0)
+    assert table.batch_size == 4
+    assert set(asked) == {4}
+    notes = [r.note for r in table.rows if r.kind == "processes"]
+    assert notes == ["left out: 4 pictures are too few for 2 processes"] * 2
 
 
 def test_processes_that_fail_are_told(compare, monkeypatch):

@@ -193,6 +193,20 @@ def test_what_was_not_measured_is_said_with_its_command(brief_with):
     assert "--analysis quick" in page
 
 
+def test_why_the_training_step_is_missing_is_said(brief_with):
+    timing = {
+        "device": "cpu",
+        "num_threads": 2,
+        "inference_ms_per_image": {"median": 4.0, "p10": 3.5, "p90": 6.0},
+        "left_out": "the training step was left out: too few",
+    }
+    page = section(render_html(brief_with(timing=timing)), "timing")
+    assert (
+        "Only the time of a picture was measured: the training step was left out: too few." in page
+    )
+    assert "--analysis quick" not in page
+
+
 def test_a_noisy_machine_is_a_warning(html, content, brief_with):
     noisy = {**content.timing, "noisy": True}
     assert "warning" in section(render_html(brief_with(timing=noisy)), "timing")
