@@ -6,11 +6,12 @@ C classes; each measure is explained in its own module.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ssd_dist.evaluation.assignment import round_decimals
 from ssd_dist.evaluation.bootstrap import Interval, bootstrap_map
 from ssd_dist.evaluation.coco_ap import coco_summary
 from ssd_dist.evaluation.confusion import confusion_matrix
@@ -74,6 +75,10 @@ def summarize(
     num_classes = len(class_names)
     objects = flatten_annotations(annotations, num_classes)
     found = flatten_detections(detections, annotations, num_classes)
+    # The thresholds are scores as the options round them: none of these may fall short of its own.
+    rounded = found
+    if options.score_decimals is not None:
+        rounded = replace(found, scores=round_decimals(found.scores, options.score_decimals))
     by_label = list(thresholds.values())
     background_iou = min(_BACKGROUND_IOU, options.iou_threshold / 2)
     return Summary(
@@ -85,14 +90,14 @@ def summarize(
         score_thresholds=thresholds,
         confusion=confusion_matrix(
             objects,
-            found,
+            rounded,
             num_classes,
             score_threshold=by_label,
             iou_threshold=options.iou_threshold,
         ),
         errors=count_errors(
             objects,
-            found,
+            rounded,
             num_classes,
             score_threshold=by_label,
             options=options,
