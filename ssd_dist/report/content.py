@@ -16,6 +16,9 @@ from ssd_dist.experiment import TrialRecord, ranked
 from ssd_dist.repeated import Repeated
 from ssd_dist.structures import Annotation, Detections
 
+_NUM_VIEWS = {"none": 1, "horizontal": 2, "both": 4}
+"""By `postprocess.mirror`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReportContent:
@@ -42,7 +45,7 @@ class ReportContent:
     read_image: Callable[[int], np.ndarray]
     """Position among the annotations → the picture, (H, W, 3) uint8, RGB."""
     complexity: Mapping[str, Any]
-    """As :meth:`ssd_dist.analysis.complexity.Complexity.to_json` gives it."""
+    """As :meth:`ssd_dist.analysis.complexity.Complexity.to_json` gives it: of one view."""
     timing: Mapping[str, Any]
     """As :meth:`ssd_dist.analysis.timing_report.TimingReport.to_json` gives it; at least `device`,
     `num_threads` and `inference_ms_per_image`: {median, p10, p90}. `left_out`, where it is there,
@@ -86,6 +89,17 @@ class ReportContent:
     def voc(self) -> VocResult:
         """Average precision, curves and ranks."""
         return self.summary.voc
+
+    @property
+    def num_views(self) -> int:
+        """Mirror images of a picture, itself included, that the network meets to detect in it."""
+        return _NUM_VIEWS[self.config["postprocess"]["mirror"]]
+
+    @property
+    def macs_of_a_picture(self) -> int:
+        """Multiply-accumulates over all its views."""
+        num_macs: int = self.num_views * self.complexity["total_macs"]
+        return num_macs
 
     @property
     def judgement(self) -> Judgement | None:

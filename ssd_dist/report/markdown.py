@@ -53,7 +53,7 @@ def _answer(content: ReportContent) -> list[str]:
         f"{formats.count(len(content.annotations))} pictures{validation}",
         f"{formats.three_digits(shown['ms']['median'])} ms a picture ({_text(shown['device'])})",
         f"{formats.with_prefix(content.complexity['total_params'])} parameters, "
-        f"{formats.with_prefix(content.complexity['total_macs'])} multiply-accumulates",
+        f"{formats.with_prefix(content.macs_of_a_picture)} multiply-accumulates a picture",
         f"{values}{trials}",
     ]
     if shown["repeats"] is not None:

@@ -37,7 +37,7 @@ def timing(content: ReportContent) -> dict[str, Any]:
         "device": device(content),
         "ms": ms,
         "per_second": 1000 / ms["median"],
-        "macs_per_second": content.complexity["total_macs"] / (ms["median"] / 1000),
+        "macs_per_second": content.macs_of_a_picture / (ms["median"] / 1000),
         "inference": _segments(measured.get("inference_segments_ms")),
         "step": _segments(measured.get("train_step_ms")),
         "kinds": _kinds(measured.get("by_kind_percent"), measured.get("share_beside_convolution")),

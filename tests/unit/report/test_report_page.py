@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 import pytest
 from report_pages import Page, section, words
 
+from ssd_dist.config import Config, replace_at, to_mapping
 from ssd_dist.report.render import render_html
 
 
@@ -205,6 +206,22 @@ def test_why_the_training_step_is_missing_is_said(brief_with):
         "Only the time of a picture was measured: the training step was left out: too few." in page
     )
     assert "--analysis quick" not in page
+
+
+@pytest.mark.parametrize(
+    ("mirror", "operations", "rate"),
+    [
+        ("none", "0.00300 GMACs", "750 MMAC/s"),
+        ("horizontal", "0.00600 GMACs", "1.50 GMAC/s"),
+        ("both", "0.0120 GMACs", "3.00 GMAC/s"),
+    ],
+)
+def test_operations_are_those_of_all_mirror_images(brief_with, mirror, operations, rate):
+    """3 million an image; a picture takes 4 ms with all of its own."""
+    config = replace_at(Config(), {"postprocess.mirror": mirror})
+    html = render_html(brief_with(config=to_mapping(config)))
+    assert operations in words(html[html.index("<header") : html.index("<nav")])
+    assert rate in words(section(html, "timing"))
 
 
 def test_a_noisy_machine_is_a_warning(html, content, brief_with):
