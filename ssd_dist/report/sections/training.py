@@ -9,11 +9,9 @@ from ssd_dist.report.training_plots import over_epochs
 
 _PANELS = (
     ("Validation mAP", {"map_11pt": "mAP"}, True),
-    (
-        "Training loss",
-        {"loss": "total", "loss_conf": "class", "loss_loc": "box", "l2_term": "L2"},
-        False,
-    ),
+    ("Training loss", {"loss": "Eq. 1", "loss_conf": "class", "loss_loc": "box"}, False),
+    # Not in Eq. 1, and often many times as large.
+    ("L2 term", {"l2_term": "λ·ΣW²"}, False),
     ("Learning rate", {"lr": "rate"}, False),
 )
 

@@ -258,3 +258,21 @@ def test_plots_take_their_colours_from_the_page_and_are_well_formed(html):
         assert visible <= {"currentColor", "var(--muted)", "var(--rule)", "var(--paper)"} | {
             f"var(--series-{i})" for i in range(7)
         }
+
+
+def test_the_l2_term_does_not_stretch_the_axis_of_the_loss(brief_with):
+    """It is no part of Eq. 1, and may be ten times as large."""
+    curve = [
+        {"epoch": i, "loss": 2.0, "loss_conf": 1.5, "loss_loc": 0.5, "l2_term": 40.0}
+        for i in (1, 2)
+    ]
+    training = section(render_html(brief_with(training_curve=curve)), "training")
+    loss, l2 = re.findall('<figure class="panel">.*?</figure>', training, re.DOTALL)
+    assert "<b>Training loss</b>" in loss
+    assert "Eq. 1" in words(loss)
+    assert "40" not in words(loss)
+    assert "<b>L2 term</b>" in l2
+    assert "40" in words(l2)
+    assert "L2 is λ·ΣW2, which is not in Eq. 1" in words(training)
+    without = [{"epoch": 1, "loss": 2.0}]
+    assert "L2" not in section(render_html(brief_with(training_curve=without)), "training")
