@@ -34,7 +34,8 @@ _LITTLE = 0.1
 """A hyperparameter that explains less than this, with all its interactions, mattered little."""
 _SEVERAL_A_PARAMETER = 10
 """Trials for each hyperparameter from which on their number is not held against them."""
-_NAMES = {"alpha": "α", "l2_lambda": "λ", "lr": "the learning rate"}
+NAMES = {"alpha": "α", "l2_lambda": "λ", "lr": "the learning rate"}
+"""What a sentence calls the named hyperparameters; the others go by their fields."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -147,14 +148,14 @@ def _sentences(
     first, *others = importance
     few = len(trials) < _SEVERAL_A_PARAMETER * len(importance)
     mattered = (
-        f"{_NAMES.get(first, first)} mattered most: by itself it explains "
+        f"{NAMES.get(first, first)} mattered most: by itself it explains "
         f"{_percent(importance[first])} of how validation mAP varied, and the best {len(best)} "
         f"trials had {_span(first, best)}"
     )
     for one, two, share in interactions[:1]:
         if share >= _TOGETHER:
             mattered += (
-                f"; {_NAMES.get(one, one)} and {_NAMES.get(two, two)} explain another "
+                f"; {NAMES.get(one, one)} and {NAMES.get(two, two)} explain another "
                 f"{_percent(share)} only together"
             )
     if few:
@@ -170,11 +171,11 @@ def _sentences(
         rest = "nothing else was searched"
     elif little:
         spans = {name: f"{_span(name, best)} among the best" for name in little}
-        parts = [f"{_NAMES.get(n, n)} ({_percent(total[n])}; {spans[n]})" for n in little]
-        rest = f"little depends on {_listed(parts)}, interactions included"
+        parts = [f"{NAMES.get(n, n)} ({_percent(total[n])}; {spans[n]})" for n in little]
+        rest = f"little depends on {listed(parts)}, interactions included"
     else:
-        parts = [f"{_NAMES.get(name, name)} ({_percent(total[name])})" for name in others]
-        rest = f"none of the others can be left alone: {_listed(parts)}, interactions included"
+        parts = [f"{NAMES.get(name, name)} ({_percent(total[name])})" for name in others]
+        rest = f"none of the others can be left alone: {listed(parts)}, interactions included"
     return _sentence(mattered), _sentence(rest)
 
 
@@ -199,7 +200,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`, of at least one part."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last
 

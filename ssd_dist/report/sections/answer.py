@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ssd_dist.analysis.importance import NAMES, listed
+from ssd_dist.experiment import TrialRecord
 from ssd_dist.report import formats
 from ssd_dist.report.content import ReportContent
 from ssd_dist.report.sections.accuracy import ClassRow
@@ -36,15 +38,27 @@ def answer(content: ReportContent, classes: Sequence[ClassRow]) -> dict[str, Any
             for name, value in content.hyperparameters.items()
         ],
         "num_trials": None if content.leaderboard is None else len(content.leaderboard),
+        "searched": _searched(content),
         "repeats": _repeats(content),
         "num_seen": content.num_seen,
     }
+
+
+def searched(trials: Sequence[TrialRecord]) -> list[str]:
+    """The searched hyperparameters, the three named ones first."""
+    found = {name for trial in trials for name in trial.parameters}
+    return [name for name in SYMBOLS if name in found] + sorted(found - set(SYMBOLS))
 
 
 def device(content: ReportContent) -> str:
     """`CPU, 2 threads`, or the GPU's name."""
     name, threads = content.timing["device"], content.timing["num_threads"]
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if name == "cpu" else name
+
+
+def _searched(content: ReportContent) -> str | None:
+    names = [NAMES.get(name, name) for name in searched(content.leaderboard or ())]
+    return listed(names) if names else None
 
 
 def _repeats(content: ReportContent) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from ssd_dist.analysis.importance import Learned
 from ssd_dist.experiment import TrialRecord
 from ssd_dist.report import search_plots, space_plots
 from ssd_dist.report.content import ReportContent
-from ssd_dist.report.sections.answer import SYMBOLS
+from ssd_dist.report.sections.answer import SYMBOLS, searched
 from ssd_dist.report.trial_marks import in_sight, with_map
 
 _MOST_PAIRED = 4
@@ -25,7 +25,7 @@ def search(content: ReportContent) -> dict[str, Any] | None:
     if content.leaderboard is None:
         return None
     trials = content.trials_by_map()
-    names = _searched(trials)
+    names = searched(trials)
     symbols = {name: SYMBOLS.get(name, name) for name in names}
     weightiest = _by_importance(names, content.learned)
     numeric = [name for name in weightiest if _is_numeric(name, trials)]
@@ -67,12 +67,6 @@ def search(content: ReportContent) -> dict[str, Any] | None:
         "shade_opacity": space_plots.SHADE_OPACITY,
         "learned": _learned(content.learned, symbols),
     }
-
-
-def _searched(trials: Sequence[TrialRecord]) -> list[str]:
-    """The searched hyperparameters, the three named ones first."""
-    found = {name for trial in trials for name in trial.parameters}
-    return [name for name in SYMBOLS if name in found] + sorted(found - set(SYMBOLS))
 
 
 def _marks(trials: Sequence[TrialRecord], *, far_below: bool) -> list[str]:

@@ -66,7 +66,7 @@ def test_the_first_page_is_the_answer(html, content):
     assert "CPU, 1 thread" in text
     assert "2.5\u2009×\u200910−4" in text
     assert "no objects in this split" in text
-    assert "won a search of 4 trials" in text
+    assert "A search of 4 trials chose α, λ and the learning rate by validation mAP" in text
     assert "the test split took no part" in text
     assert "Mind that" not in text
 

@@ -29,6 +29,22 @@ def test_the_search_says_what_it_learned(html):
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (("optimizer.momentum", "lr"), "the learning rate and optimizer.momentum"),
+        (("model.backbone",), "model.backbone"),
+        ((), "this checkpoint"),
+    ],
+)
+def test_the_first_page_names_what_was_searched(content_with, trial, fields, named):
+    trials = [trial(i, 0.5 + i / 10, parameters=dict.fromkeys(fields, 0.1 * i)) for i in (1, 2)]
+    html = render_html(content_with(leaderboard=trials, learned=None, training_curve=()))
+    answer = words(html[html.index("<header") : html.index("<nav")])
+    assert f"A search of 2 trials chose {named} by validation mAP" in answer
+    assert "λ and" not in answer
+
+
 def test_only_the_marks_that_occur_are_explained(html, content_with, trial):
     def explained(page):
         text = words(section(page, "search"))
