@@ -32,6 +32,8 @@ _TOGETHER = 0.1
 """Two hyperparameters that explain at least this share only together are spoken of."""
 _LITTLE = 0.1
 """A hyperparameter that explains less than this, with all its interactions, mattered little."""
+_LEAST_R2 = 0.3
+"""A forest that explains less of the trials it has not seen is told of before its shares are."""
 _SEVERAL_A_PARAMETER = 10
 """Trials for each hyperparameter from which on their number is not held against them."""
 NAMES = {"alpha": "α", "l2_lambda": "λ", "lr": "the learning rate"}
@@ -55,7 +57,7 @@ class Learned:
     """R² of the forest on trials that it was not fitted to (out of bag); below 0 it is worse than
     their mean. None where they are too few to say."""
     sentences: tuple[str, str]
-    """What mattered, and what did not."""
+    """What mattered, and what did not; where `r2_unseen` is low, that first."""
 
 
 def learn(trials: Sequence[TrialRecord], space: Mapping[str, Range]) -> Learned | None:
@@ -84,12 +86,13 @@ def learn(trials: Sequence[TrialRecord], space: Mapping[str, Range]) -> Learned 
         ((names[i], names[j], share) for (i, j), share in together.items()),
         key=lambda item: -item[2],
     )
+    r2_unseen = float(forest.oob_score_) if has_unseen else None
     return Learned(
         num_trials=len(rated),
         importance=importance,
         interactions=interactions,
-        r2_unseen=float(forest.oob_score_) if has_unseen else None,
-        sentences=_sentences(rated, importance, interactions),
+        r2_unseen=r2_unseen,
+        sentences=_sentences(rated, importance, interactions, r2_unseen),
     )
 
 
@@ -142,23 +145,33 @@ def _sentences(
     trials: Sequence[TrialRecord],
     importance: Mapping[str, float],
     interactions: Sequence[tuple[str, str, float]],
+    r2_unseen: float | None,
 ) -> tuple[str, str]:
     by_map = sorted(trials, key=lambda trial: -(trial.map_11pt or 0.0))
     best = by_map[: max(3, round(len(trials) / 4))]
     first, *others = importance
     few = len(trials) < _SEVERAL_A_PARAMETER * len(importance)
-    mattered = (
-        f"{NAMES.get(first, first)} mattered most: by itself it explains "
-        f"{_percent(importance[first])} of how validation mAP varied, and the best {len(best)} "
-        f"trials had {_span(first, best)}"
-    )
+    weak = r2_unseen is not None and r2_unseen < _LEAST_R2
+    name, had = NAMES.get(first, first), f"the best {len(best)} trials had {_span(first, best)}"
+    if weak:
+        mattered = (
+            f"these {len(trials)} trials say little about what mattered: a model fitted to them "
+            f"explains {_percent(max(0.0, r2_unseen or 0.0))} of how those vary that it has not "
+            f"seen. In this model {name} matters most, with {_percent(importance[first])} of its "
+            f"variation by itself, and {had}"
+        )
+    else:
+        mattered = (
+            f"{name} mattered most: by itself it explains {_percent(importance[first])} of how "
+            f"validation mAP varies over the space, and {had}"
+        )
     for one, two, share in interactions[:1]:
         if share >= _TOGETHER:
             mattered += (
                 f"; {NAMES.get(one, one)} and {NAMES.get(two, two)} explain another "
                 f"{_percent(share)} only together"
             )
-    if few:
+    if few and not weak:
         mattered = f"as far as {len(trials)} trials can tell, {mattered}"
 
     total = {
@@ -176,6 +189,8 @@ def _sentences(
     else:
         parts = [f"{NAMES.get(name, name)} ({_percent(total[name])})" for name in others]
         rest = f"none of the others can be left alone: {listed(parts)}, interactions included"
+    if weak:
+        rest = f"by the same model {rest}"
     return _sentence(mattered), _sentence(rest)
 
 

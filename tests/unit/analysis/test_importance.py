@@ -73,6 +73,19 @@ def test_one_alone_matters():
     assert second.startswith("Little depends on")
 
 
+def test_a_forest_that_explains_little_is_told_of_first():
+    """Its shares are of its own variation, which says nothing of how well it fits."""
+    values = iter(np.random.default_rng(1).random(40))
+    learned = learn(trials_of(lambda _: float(next(values)), num_trials=40), SPACE)
+    assert learned.r2_unseen < 0.3
+    first, second = learned.sentences
+    assert first.startswith(
+        "These 40 trials say little about what mattered: a model fitted to them explains less than "
+        "1 % of how those vary that it has not seen. In this model "
+    )
+    assert second.startswith("By the same model ")
+
+
 def test_two_matter_only_together():
     def exclusive_or(parameters):
         return 0.2 + 0.6 * ((parameters["alpha"] > 1) != (parameters["model.norm"] == "none"))
