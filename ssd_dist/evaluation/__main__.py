@@ -38,8 +38,9 @@ class Arguments:
     """Folder of a data set in PASCAL VOC's, COCO's or YOLO's format, or a COCO annotation file."""
     detections: Path
     """COCO results: a list of {image_id, category_id, bbox [x, y, width, height], score}. For a
-    folder image_id is the picture's stem (COCO's: its id), and category_id counts the sorted class
-    names from 1; `category` with a name does as well."""
+    folder image_id is the picture's stem (COCO's: its id; YOLO's: its path below the split's
+    pictures, without suffix), and category_id counts the sorted class names from 1; `category` with
+    a name does as well."""
     split: str = "test"
     """Split of the folder. A COCO file is one split, and wholly read."""
     format: str = "auto"
