@@ -11,8 +11,9 @@ then takes turns with `jobs/train.py --workers <cores>`. An epoch's pictures a s
 epoch left out. With --norm frozen both hold batch norm's statistics, as one does with pretrained
 weights and small batches: torchvision in two ways, of which the better counts, its
 FrozenBatchNorm2d (γ and β do not train) and BatchNorm2d in eval mode (they do, as ours). Ends with
-status 1 below the figure to be met. On a GPU their loader has up to as many processes as there are
-cores, and nothing runs under torchrun; the figure is that of the CPU.
+status 1 where ours is below the figure to be met beside torchvision in one process. On a GPU their
+loader has up to as many processes as there are cores, and nothing runs under torchrun; the figure
+is that of the CPU.
 """
 
 from __future__ import annotations
@@ -172,17 +173,24 @@ def main(arguments: Arguments) -> None:
             cells = (f"{theirs[group]:.2f}/s" for group in groups)
             ratios = " ".join(f"{ours / theirs[group]:.2f}" for group in groups)
             table.add_row(str(turn), *cells, f"{ours:.2f}/s", ratios)
-        # The comparison that is asked for is with the script in one process; under torchrun it is
-        # shown beside it.
-        ratio = min(
-            statistics.median(ours / theirs[group] for theirs, ours in rows)
-            for group in groups
-            if not group[0]
-        )
         console.print(table)
+    # The comparison that is asked for is with the script in one process; under torchrun, which is
+    # not tried everywhere and often faster, it is shown beside it.
+    ratios: dict[bool, float] = {}
+    for group in groups:
+        ratio = statistics.median(ours / theirs[group] for theirs, ours in rows)
+        ratios[group[0]] = min(ratio, ratios.get(group[0], ratio))
     needed = NEEDED[arguments.model]
-    console.print(f"median: {ratio:.2f} times torchvision's best, {needed} needed")
-    sys.exit(ratio < needed)
+    console.print(summary(ratios[False], ratios.get(True), needed))
+    sys.exit(ratios[False] < needed)
+
+
+def summary(alone: float, under_torchrun: float | None, needed: float) -> str:
+    """The last line: how many times as fast as torchvision's best of each kind."""
+    line = f"median: {alone:.2f} times torchvision's best in one process"
+    if under_torchrun is None:
+        return f"{line}, {needed} needed"
+    return f"{line}, {under_torchrun:.2f} times under torchrun; {needed} needed of the former"
 
 
 def _place(device: str) -> str:
