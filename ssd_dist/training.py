@@ -39,7 +39,7 @@ from ssd_dist.model.mirror import mirrored_order
 from ssd_dist.model.ssd import build_model
 from ssd_dist.ops.loss import l2_term, l2_weights
 from ssd_dist.optimizer import build_average, build_optimizer, learning_rate
-from ssd_dist.structures import Batch
+from ssd_dist.structures import Batch, Split
 from ssd_dist.validation import Validation, accuracy, validate
 
 
@@ -65,6 +65,7 @@ def train(
     *,
     resume: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
     check_in: Callable[[], bool] = never,
 ) -> None:
     """Trains as `config` says on `data` and calls `on_epoch` after each epoch, on every worker.
@@ -76,10 +77,12 @@ def train(
         on_epoch: takes the epoch's report.
         resume: a checkpoint folder of this same training to go on from.
         on_step: called with (steps finished in this training, steps in all).
+        tell: takes a sentence for people.
         check_in: called in each step and before each batch of a validation, a sign of life; True
             asks to stop.
 
-    Raises TrainingInterruptedError, with a checkpoint to write, if it was asked to stop.
+    Raises TrainingInterruptedError, with a checkpoint to write, if it was asked to stop; ValueError
+    if `resume` is of another model or of other classes.
     """
     torch.manual_seed(config.seed)
     train_data = open_dataset(config, data, config.data.train_split, training=True)
@@ -98,6 +101,7 @@ def train(
     part = EpochPart()
     if resume is not None:
         checkpoint = load_checkpoint(resume)
+        _check_data(checkpoint, str(resume), train_data.split, tell)
         history = [dict(epoch) for epoch in checkpoint.history]
         state = load_training_state(resume)
         trained = state["weights"] if average is not None else checkpoint.weights
@@ -261,6 +265,22 @@ def loader_processes(config: Config, worker: Worker) -> int:
     if config.data.num_loader_processes is not None:
         return config.data.num_loader_processes
     return 4 if worker.device.type == "cuda" else 0
+
+
+def _check_data(
+    checkpoint: Checkpoint, source: str, split: Split, tell: Callable[[str], None] | None
+) -> None:
+    """Raises ValueError if a checkpoint's classes are not the training split's: labels are numbers,
+    and those of a renamed or reordered class would be learned as another's without a word."""
+    if checkpoint.class_names != split.class_names:
+        raise ValueError(
+            f"{source}: a training of the classes {', '.join(checkpoint.class_names)}, and the "
+            f"data now has {', '.join(split.class_names)}: go on with the data as it was, or train "
+            "anew"
+        )
+    # Told and not refused: a copy of the same files has another one.
+    if tell is not None and checkpoint.data_fingerprint != split.fingerprint:
+        tell("the training data is not what it was when the checkpoint was written, or is a copy")
 
 
 def _counter(

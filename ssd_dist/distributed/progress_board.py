@@ -67,12 +67,15 @@ class ProgressBoard:
         """From the first worker: all have been started; anew, if a machine was lost or has come."""
         with contextlib.suppress(RayError):
             if resumed:
-                self._push(
-                    {"note": f"going on from the last checkpoint with {num_workers} worker(s)"}
-                )
+                self.push_note(f"going on from the last checkpoint with {num_workers} worker(s)")
             elif _internal_kv_exists(f"{self.prefix}/started", namespace=_NAMESPACE):
-                self._push({"note": f"beginning again with {num_workers} worker(s)"})
+                self.push_note(f"beginning again with {num_workers} worker(s)")
             self._put("started", True)
+
+    def push_note(self, note: str) -> None:
+        """From the first worker: a sentence for people."""
+        with contextlib.suppress(RayError):
+            self._push({"note": note})
 
     def push_divergence(self, reason: str) -> None:
         """From the worker: the training diverged. Raises RayError if Ray's head does not answer."""

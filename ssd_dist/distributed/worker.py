@@ -118,6 +118,7 @@ def _train_guarded(
             on_epoch,
             resume=resume,
             on_step=_throttled(board) if board is not None else None,
+            tell=board.push_note if board is not None else None,
             check_in=guard.check_in,
         )
     except TrainingInterruptedError as interrupted:

@@ -143,6 +143,34 @@ def test_another_model_s_checkpoint_is_not_resumed(make_root, tmp_path):
         run(other, root, tmp_path, resume=tmp_path / "epoch_1")
 
 
+def test_a_checkpoint_of_other_classes_is_not_resumed(make_root, tmp_path):
+    root = make_root(["common", "rare"] * 4, ["common"] * 8)
+    names = "data.class_names"
+    run(replace_at(TINY, {"epochs": 1, names: None}), root, tmp_path)
+    message = "epoch_1: a training of the classes common, rare, and the data now has rare, common:"
+    reordered = replace_at(TINY, {names: ["rare", "common"]})
+    with pytest.raises(ValueError, match=message):
+        run(reordered, root, tmp_path, resume=tmp_path / "epoch_1")
+    for file in Path(root, "Annotations").iterdir():
+        file.write_text(file.read_text().replace("common", "usual"))
+    with pytest.raises(
+        ValueError, match=r"of the classes common, rare, and .* now has rare, usual"
+    ):
+        run(replace_at(TINY, {names: None}), root, tmp_path, resume=tmp_path / "epoch_1")
+
+
+def test_a_resumed_training_tells_that_its_data_has_changed(make_root, tmp_path):
+    root = make_root(["common"] * 8, ["common"] * 8)
+    told = []
+    run(replace_at(TINY, {"epochs": 1}), root, tmp_path, tell=told.append)
+    run(TINY, root, tmp_path / "same", resume=tmp_path / "epoch_1", tell=told.append)
+    assert told == []
+    _write_picture(Path(root), "train-0", "rare")
+    run(TINY, root, tmp_path / "other", resume=tmp_path / "epoch_1", tell=told.append)
+    [note] = told
+    assert note.startswith("the training data is not what it was")
+
+
 @pytest.mark.parametrize("changes", [{}, {"optimizer.ema_decay": 0.0, "optimizer.name": "sgd"}])
 def test_a_resumed_training_ends_as_the_undisturbed_one(make_root, tmp_path, changes):
     config = replace_at(TINY, changes)
