@@ -229,9 +229,10 @@ def _arriving(
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """bf16 autocast where the configuration and the device agree on it, else a no-op.
 
-    `auto` means bf16 on GPUs that have it; on CPUs it was slower than fp32.
+    `auto` means bf16 on GPUs that have it; on CPUs, and where it is emulated, it is slower than
+    fp32.
     """
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 

@@ -207,7 +207,8 @@ def _gpu_rows(plan: _Plan, precision: Precision) -> list[DeviceRow]:
         device = torch.device("cuda", index)
         name = f"GPU {index}: {torch.cuda.get_device_name(device)}"
         row = DeviceRow(device=name, kind="gpu", count=1, precision=precision)
-        if precision == "bf16" and not torch.cuda.is_bf16_supported():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        if precision == "bf16" and not has_bf16:
             rows.append(replace(row, note="left out: it has no bf16"))
         else:
             rows.append(_filled(row, _times_on(plan, precision, Worker(device), budget), plan))

@@ -14,6 +14,7 @@ from ssd_dist.data.synthetic import synthetic_split
 from ssd_dist.divergence import LossWatch, NonFiniteLossError
 from ssd_dist.engine import (
     Worker,
+    autocast,
     predict,
     train_epoch,
 )
@@ -105,6 +106,16 @@ def test_the_pretrained_layers_learn_more_slowly(model, dataset):
         seen += group["params"]
     assert {id(p) for p in seen} == {id(p) for p in model.parameters()}
     assert len(seen) == len({id(p) for p in seen})
+
+
+def test_auto_takes_no_emulated_bf16(monkeypatch):
+    def supported(including_emulation=True):
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    # torch's own turns itself off without a GPU, whatever it is told.
+    monkeypatch.setattr(torch, "autocast", lambda *_, enabled: enabled)
+    assert autocast(CONFIG, torch.device("cuda")) is False
 
 
 def test_average_by_hand():
