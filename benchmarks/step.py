@@ -87,6 +87,8 @@ def main(arguments: Arguments) -> None:
     model = place(build_model(config.model, arguments.classes), config, device).train()
     optimizer = build_optimizer(model, config)
     batch = random_batch(arguments.batch, config.model.image_size, arguments.classes)
+    if device.type == "cuda":
+        batch = batch.pin_memory()  # as the loader does: the whole steps wait for no copy
     images = batch.images.to(device)
     with torch.no_grad(), autocast(config, device):
         gradients = [torch.randn_like(output) * 1e-3 for output in model(images)]
