@@ -28,6 +28,7 @@ Architecture = Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "ssd", "
 OWN_SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
 """Side of the input that torchvision's detectors were made for, in pixels."""
 Norm = Literal["batch", "frozen", "sync", "none"]
+SYNC_NEEDS_GPUS = "model.norm: sync needs GPUs; on CPUs use batch, frozen or none"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

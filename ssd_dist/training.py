@@ -22,7 +22,7 @@ from ssd_dist.checkpoint import (
     load_training_state,
     save_checkpoint,
 )
-from ssd_dist.config import Config
+from ssd_dist.config import SYNC_NEEDS_GPUS, Config
 from ssd_dist.data import open_split
 from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import open_cache
@@ -82,7 +82,7 @@ def train(
             asks to stop.
 
     Raises TrainingInterruptedError, with a checkpoint to write, if it was asked to stop; ValueError
-    if `resume` is of another model or of other classes.
+    if `resume` is of another model or of other classes, or if the model can't train here.
     """
     torch.manual_seed(config.seed)
     train_data = open_dataset(config, data, config.data.train_split, training=True)
@@ -90,10 +90,11 @@ def train(
         config, data, config.data.val_split, class_names=train_data.split.class_names
     )
     class_names = train_data.split.class_names
+    if config.model.norm == "sync" and worker.device.type != "cuda":
+        raise ValueError(SYNC_NEEDS_GPUS)
     model = build_model(
         config.model, len(class_names), load_weights=resume is None, class_names=class_names
     )
-    assert config.model.norm != "sync" or worker.device.type == "cuda"
     place(model, config, worker.device)
     optimizer = build_optimizer(model, config)
     average = build_average(model, config.optimizer)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import ray
 
-from ssd_dist.config import Config
+from ssd_dist.config import SYNC_NEEDS_GPUS, Config, Range
 from ssd_dist.distributed.access import is_open
 from ssd_dist.distributed.joining import join_ray
 from ssd_dist.distributed.machines import Machine, machines_at_most
@@ -100,6 +100,7 @@ def check_fits(
     num_trials: int,
     workers_per_trial: int,
     gpus_per_trial: float | None = None,
+    space: Mapping[str, Range] | None = None,
 ) -> None:
     """Refuses at once what Ray would wait for without end, and what could not train.
 
@@ -108,7 +109,8 @@ def check_fits(
 
     Raises ValueError, in one sentence, if `num_trials` at once with `workers_per_trial` each are
     none, or more than the cluster can hold, or more workers than a batch has pictures; or if the
-    configuration, or `gpus_per_trial`, asks for GPUs where there are none.
+    configuration, a choice of the searched `space` or `gpus_per_trial` asks for GPUs where there
+    are none.
     """
     if num_trials < 1 or workers_per_trial < 1:
         raise ValueError(
@@ -133,8 +135,10 @@ def check_fits(
             f"{num_slots}: ask for fewer"
         )
     check_shares(config, workers_per_trial)
-    if config.model.norm == "sync" and not cluster.num_gpus:
-        raise ValueError("model.norm: sync needs GPUs; on CPUs use batch, frozen or none")
+    searched = (space or {}).get("model.norm")
+    norms = [config.model.norm, *(searched.examples() if searched is not None else ())]
+    if "sync" in norms and not cluster.num_gpus:
+        raise ValueError(SYNC_NEEDS_GPUS)
 
 
 def check_shares(config: Config, num_workers: int) -> None:

@@ -118,6 +118,7 @@ def run_search(
         num_trials=concurrent,
         workers_per_trial=workers_per_trial,
         gpus_per_trial=gpus_per_trial,
+        space=config.search.space,
     )
     check_storage(bucket or str(folder))
     terminal.line(

@@ -116,6 +116,12 @@ def test_one_picture_at_a_time(make_root, tmp_path, norm):
     assert_finite(run(config, make_root(["common"] * 8, ["common"] * 8), tmp_path))
 
 
+def test_synchronised_normalisation_is_refused_on_a_cpu(make_root, tmp_path):
+    config = replace_at(TINY, {"model.norm": "sync"})
+    with pytest.raises(ValueError, match=r"model\.norm: sync needs GPUs; on CPUs use batch"):
+        run(config, make_root(["common"] * 8, ["common"] * 8), tmp_path)
+
+
 NO_CLIP = {"lr": 10.0, "epochs": 20, "optimizer.gradient_clip": None}
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ssd_dist.config import Config, ModelConfig
+from ssd_dist.config import Config, ModelConfig, Range
 from ssd_dist.distributed import machines
 from ssd_dist.distributed.cluster import Cluster, check_fits, check_gpu_share, worker_resources
 from ssd_dist.distributed.elastic import parse_workers, shown_workers, training_workers
@@ -96,6 +96,12 @@ def test_synchronised_normalisation_needs_gpus():
     check_fits(GPUS, config, num_trials=1, workers_per_trial=2)
     with pytest.raises(ValueError, match="sync needs GPUs"):
         check_fits(CPUS, config, num_trials=1, workers_per_trial=2)
+    one = {"num_trials": 1, "workers_per_trial": 2}
+    space = {"model.norm": Range(choices=("batch", "sync"))}
+    check_fits(GPUS, CONFIG, **one, space=space)
+    check_fits(CPUS, CONFIG, **one, space={"model.norm": Range(choices=("batch", "none"))})
+    with pytest.raises(ValueError, match="sync needs GPUs"):
+        check_fits(CPUS, CONFIG, **one, space=space)
 
 
 def test_each_worker_has_a_picture_for_every_part():
