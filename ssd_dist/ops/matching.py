@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssd_dist.ops.boxes import area, cxcywh_to_xyxy, encode, pairwise_iou
 from ssd_dist.ops.by_device import parts, places, waits_for_nobody
+from ssd_dist.ops.top import top
 from ssd_dist.structures import Targets
 
 IGNORED = -1
@@ -17,8 +18,6 @@ IGNORED = -1
 
 _LISTED = 64
 """Free priors that an object notes down each time that it looks at all of them."""
-_GROUP = 32
-"""Neighbouring priors of which only the best is looked at at first."""
 
 
 @torch.no_grad()
@@ -155,7 +154,7 @@ def _part_with(
             row = without[part]
             iou = pairwise_iou(rows[row], priors_xyxy)
             is_free = _rank(iou, place[row], num_objects) >= asked[image[row]]
-            overlap, listed[row] = _top_priors(torch.where(is_free, iou, -1.0), count)
+            overlap, listed[row] = top(torch.where(is_free, iou, -1.0), count)
             list_rank[row] = _rank(overlap, place[row], num_objects)
         if len(without) > 0:
             is_open = list_rank[outdone] >= asked[image[outdone, None], listed[outdone]]
@@ -185,7 +184,7 @@ def _best_free_priors(iou: Tensor, present: Tensor) -> Tensor:
     round settles at least the best pair that remains.
     """
     num_images, num_objects, num_priors = iou.shape
-    overlap, prior = _top_priors(iou, min(num_objects, num_priors))  # (B, M, K)
+    overlap, prior = top(iou, min(num_objects, num_priors))  # (B, M, K)
     rank = _rank(overlap, torch.arange(num_objects, device=iou.device), num_objects)
     rank.masked_fill_(~present.unsqueeze(-1), -1)
     asked = rank.new_zeros(num_images, num_priors)
@@ -196,33 +195,3 @@ def _best_free_priors(iou: Tensor, present: Tensor) -> Tensor:
         asks = torch.where(open_to.any(dim=-1), rank.gather(-1, place).squeeze(-1), 0)
         asked = asked.scatter_reduce(1, own, asks, "amax")
     return own
-
-
-def _top_priors(iou: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best priors of each object, best first, of equal ones the first in order:
-    (B, M, P) → (B, M, count) IoU and int64. Equal ones are common: all that lie inside an object.
-
-    They lie in the groups of neighbours whose maxima are best: of thousands only the members of
-    `count` groups have to be ordered.
-    """
-    num_priors = iou.shape[-1]
-    every = torch.arange(num_priors, device=iou.device)
-    num_groups = num_priors // _GROUP
-    if num_groups <= 2 * count:
-        place = _first_highest(iou, every, count)
-        return iou.gather(-1, place), place
-    whole = num_groups * _GROUP
-    highest = iou[..., :whole].unflatten(-1, (num_groups, _GROUP)).amax(dim=-1)
-    group = _first_highest(highest, every[:num_groups], count)
-    prior = (group.unsqueeze(-1) * _GROUP + every[:_GROUP]).flatten(-2)
-    prior = torch.cat([prior, every[whole:].expand(*iou.shape[:-1], -1)], dim=-1)
-    score = iou.gather(-1, prior)
-    place = _first_highest(score, prior, count)
-    return score.gather(-1, place), prior.gather(-1, place)
-
-
-def _first_highest(score: Tensor, number: Tensor, count: int) -> Tensor:
-    """Places of the highest scores along the last dimension; of equal ones those with the lowest
-    number. Scores are float32 and at least 0: as integers their bits have the same order."""
-    key = score.view(torch.int32).long().mul_(2**32).sub_(number)
-    return key.topk(count, dim=-1).indices

@@ -10,6 +10,7 @@ from torchvision.ops import nms
 
 from ssd_dist.ops.boxes import decode
 from ssd_dist.ops.scores import foreground_odds
+from ssd_dist.ops.top import top
 
 _NMS_AT_ONCE = 2**7
 """Candidates that a CPU compares with each other at once: NMS takes the square of their number."""
@@ -30,7 +31,8 @@ def detect(
     """Detections of a batch: for each image (boxes_xyxy, labels, scores), highest score first.
 
     The `max_candidates` highest-scoring (prior, class) pairs of an image above `score_threshold`
-    enter non-maximum suppression; boxes of different images or classes never suppress each other.
+    enter non-maximum suppression, of equal scores the first; boxes of different images or classes
+    never suppress each other.
 
     Args:
         loc: (B, P, 4) offsets.
@@ -56,7 +58,7 @@ def detect(
     image = torch.arange(num_images, device=conf.device).unsqueeze(1)
     limit = max_candidates
     while True:
-        score, place = scores.topk(min(limit, scores.shape[1]), dim=1)  # (B, K)
+        score, place = top(scores, min(limit, scores.shape[1]))  # (B, K)
         best = pair.gather(1, place)
         labels, prior = best % num_classes + 1, best // num_classes
         boxes = decode(loc[image, prior].float(), priors_cxcywh.float()[prior]).clamp(0, 1)
@@ -83,7 +85,8 @@ def detect(
 
 def _possible_pairs(conf: Tensor, score_threshold: float) -> tuple[Tensor, Tensor]:
     """The (prior, class) pairs of each image that may score above the threshold, all others left
-    out: their probabilities (B, L), zeros where padded, and numbers prior · C + class - 1 (B, L).
+    out: their probabilities (B, L), zeros where padded, and numbers prior · C + class - 1 (B, L),
+    which rise.
 
     Most priors see background: the softmax is worked out for the others alone.
     """
@@ -93,7 +96,8 @@ def _possible_pairs(conf: Tensor, score_threshold: float) -> tuple[Tensor, Tenso
     image, prior = possible.nonzero(as_tuple=True)
     if 4 * len(image) > possible.numel():
         every = torch.arange(num_priors * (num_outputs - 1), device=conf.device)
-        return conf.float().softmax(-1)[..., 1:].flatten(1), every.expand(num_images, -1)
+        scores = conf.float().softmax(-1).nan_to_num_(0.0)  # below, NaN is not above `least`
+        return scores[..., 1:].flatten(1), every.expand(num_images, -1)
     scores = conf[image, prior].float().softmax(-1)[:, 1:]
     row, column = (scores > score_threshold).nonzero(as_tuple=True)
     image, number = image[row], prior[row] * (num_outputs - 1) + column

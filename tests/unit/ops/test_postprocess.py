@@ -72,6 +72,43 @@ def test_result_does_not_depend_on_the_batch():
             assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("num_candidates", [5, 400])
+@pytest.mark.parametrize("candidates_of", ["image", "class"])
+def test_equal_scores_do_not_depend_on_the_batch(num_candidates, candidates_of):
+    """Of a picture a few hundred pairs are above the threshold, many with the same score; beside it
+    come pictures that have more, or nearly all."""
+    options = {**OPTIONS, "max_candidates": num_candidates, "candidates_of": candidates_of}
+    loc, conf, priors = random_outputs(7, num_priors=2000)
+    conf[..., 0] += torch.tensor([30.0, 4.0, 2.0, 12.0, 12.0]).unsqueeze(1)
+    conf[0, ::5] = conf[1, :4].repeat(100, 1)
+    [alone] = detect(loc[:1], conf[:1], priors, **options)
+    assert len(alone[2].unique()) < len(alone[2])
+    for others in [1], [2], [3, 4], [1, 2, 3, 4]:
+        rows = [*others, 0]
+        *_, together = detect(loc[rows], conf[rows], priors, **options)
+        for first, second in zip(alone, together, strict=True):
+            assert torch.equal(first, second)
+
+
+def test_of_equal_scores_the_first_are_taken():
+    priors = torch.tensor([[0.5, 0.5, 0.01, 0.01]]).repeat(3000, 1)
+    priors[:, 0] = torch.linspace(0.02, 0.98, 3000)
+    conf = logits([[[0.5, 0.5]] * 3000])
+    options = {**OPTIONS, "nms_iou_threshold": 1.0, "max_candidates": 40}
+    [(boxes, _, _)] = detect(torch.zeros(1, 3000, 4), conf, priors, **options)
+    assert torch.allclose(boxes, cxcywh_to_xyxy(priors[:40]), atol=1e-6)
+
+
+def test_logits_that_are_no_numbers_are_no_detections():
+    loc, conf, priors = random_outputs(3)
+    conf[:, ::2] = torch.nan
+    some = detect(loc, conf, priors, **OPTIONS)
+    rest = detect(loc[:, 1::2], conf[:, 1::2], priors[1::2], **OPTIONS)
+    for found, expected in zip(some, rest, strict=True):
+        for first, second in zip(found, expected, strict=True):
+            assert torch.equal(first, second)
+
+
 def test_limits():
     loc, conf, priors = random_outputs(3)
     few = detect(loc, conf, priors, **{**OPTIONS, "max_detections": 2})
