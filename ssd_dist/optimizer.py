@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -53,20 +52,37 @@ def learning_rate(step: int, *, peak: float, num_steps: int, warmup_steps: int, 
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_average(model: nn.Module, config: OptimizerConfig) -> AveragedModel | None:
-    """The exponential moving average of the weights (None where `ema_decay` is 0).
+class MovingAverage(AveragedModel):
+    """The exponential moving average of a model's weights, as `module`; buffers are the model's.
 
-    Early on the decay is smaller, (1 + t) / (10 + t), so that the average forgets the start.
+    torch's own update sends its count, which is in the CPU's memory, to the device of the weights,
+    a copy for which a GPU's steps would wait. Here nothing leaves the CPU but launches.
     """
-    if config.ema_decay == 0:
-        return None
 
-    def update(
-        averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int
-    ) -> None:
-        count = int(average.n_averaged)  # unlike `num_averaged` on the CPU: nothing waits for it
-        decay = min(config.ema_decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """A copy of `model`, of which nothing counts yet."""
+        super().__init__(model)
+        self.decay = decay
 
-    average = AveragedModel(model, multi_avg_fn=update)
-    return average
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes the first weights as they are; goes towards later ones by 1 - `decay`.
+
+        Early on the decay is smaller, (1 + t) / (10 + t), so that the average forgets the start.
+        """
+        count = int(self.n_averaged)
+        averaged: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(model.parameters())
+        if count == 0:
+            torch._foreach_copy_(averaged, current)
+        else:
+            decay = min(self.decay, (1 + count) / (10 + count))
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        for own, other in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(other)
+        self.n_averaged += 1
+
+
+def build_average(model: nn.Module, config: OptimizerConfig) -> MovingAverage | None:
+    """The exponential moving average of the weights (None where `ema_decay` is 0)."""
+    return MovingAverage(model, config.ema_decay) if config.ema_decay > 0 else None

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssd_dist.config import Config, ModelConfig, OptimizerConfig
 from ssd_dist.data.cache import open_cache
@@ -131,6 +133,42 @@ def test_average_by_hand():
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert average.module.weight.item() == pytest.approx(expected)
     assert build_average(model, OptimizerConfig()) is None
+
+
+def test_average_is_torch_s_own_to_the_last_bit(model):
+    def update(averaged, current, num_averaged):
+        decay = min(0.3, (1 + int(num_averaged)) / (10 + int(num_averaged)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+
+    ours = build_average(model, OptimizerConfig(ema_decay=0.3))
+    theirs = AveragedModel(model, multi_avg_fn=update)
+    for _ in range(5):
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data += torch.rand_like(tensor.float()).to(tensor.dtype)
+        ours.update_parameters(model)
+        theirs.update_parameters(model)
+        found, expected = ours.state_dict(), theirs.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_average_sends_nothing_to_the_device(model):
+    class Moves(TorchDispatchMode):
+        """Notes what moves a tensor."""
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            if operation is torch.ops.aten._to_copy.default:
+                moved.append(args)
+            return operation(*args, **(kwargs or {}))
+
+    moved = []
+    model.to("meta")
+    average = build_average(model, OptimizerConfig(ema_decay=0.3))
+    with Moves():
+        for _ in range(3):
+            average.update_parameters(model)
+    assert moved == []
+    assert average.n_averaged == 3
 
 
 def test_training_fits_what_it_sees(model, dataset):
