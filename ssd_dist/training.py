@@ -26,7 +26,7 @@ from ssd_dist.config import SYNC_NEEDS_GPUS, Config
 from ssd_dist.data import open_split
 from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import open_cache
-from ssd_dist.data.dataset import DetectionDataset, steps_per_epoch, training_batches
+from ssd_dist.data.dataset import DetectionDataset, Loader, steps_per_epoch, training_keys
 from ssd_dist.engine import Worker, place, train_epoch
 from ssd_dist.exchange import DataParallel, take_buffers_of_first
 from ssd_dist.interruption import (
@@ -120,6 +120,8 @@ def train(
     num_steps = config.epochs * num_epoch_steps
     warmup_steps = min(num_steps // 2, round(config.optimizer.warmup_epochs * num_epoch_steps))
     num_processes = loader_processes(config, worker)
+    train_loader = Loader(train_data, num_processes, pin_memory=worker.device.type == "cuda")
+    val_loader = Loader(val_data, num_processes)
 
     def rate_at(step: int) -> float:
         return learning_rate(
@@ -149,59 +151,57 @@ def train(
         )
         save_checkpoint(folder, checkpoint, state)
 
-    for epoch in range(len(history), config.epochs):
-        started = time.perf_counter() - part.seconds
-        first_step = epoch * num_epoch_steps
-        batches = training_batches(
-            train_data,
-            epoch=epoch,
-            first_step=part.num_steps,
-            global_batch_size=config.global_batch_size,
-            rank=worker.rank,
-            world_size=worker.world_size,
-            num_processes=num_processes,
-            pin_memory=worker.device.type == "cuda",
-        )
-        try:
-            losses = train_epoch(
-                model,
-                network,
-                optimizer,
-                _seeded(batches, config.seed, first_step + part.num_steps, worker),
-                config=config,
-                rate_at=lambda step, first=first_step: rate_at(first + step),  # type: ignore[misc]
-                worker=worker,
-                average=average,
-                on_step=_counter(on_step, first_step, num_steps),
-                picture_name=lambda index: train_data.split.annotations[index].image_id,
-                part=part,
-                check_in=check_in,
-                meanwhile=batches.make_one if isinstance(batches, BatchesAhead) else never,
+    with train_loader, val_loader:
+        for epoch in range(len(history), config.epochs):
+            started = time.perf_counter() - part.seconds
+            first_step = epoch * num_epoch_steps
+            keys = training_keys(
+                train_data,
+                epoch=epoch,
+                first_step=part.num_steps,
+                global_batch_size=config.global_batch_size,
+                rank=worker.rank,
+                world_size=worker.world_size,
             )
-            seconds = time.perf_counter() - started
-            if worker.world_size > 1:
-                # Batch norm's statistics are each worker's own; those of worker 0 are saved, so all
-                # validate with them.
-                take_buffers_of_first(evaluated)
-            part = EpochPart(num_steps=num_epoch_steps, losses=asdict(losses))
-            validation = validate(
-                evaluated, val_data, config, worker, num_processes, part, check_in
-            )
-        except EpochInterruptedError as interrupted:
-            done = replace(interrupted.part, seconds=time.perf_counter() - started)
-            raise TrainingInterruptedError(epoch, done, partial(save, part=done)) from None
-        metrics = {
-            "epoch": epoch + 1,
-            **({} if validation is None else accuracy(validation.result, history)),
-            **asdict(losses),
-            "l2_term": float(l2_term(l2_weights(model), config.l2_lambda)),
-            "lr": rate_at(first_step + num_epoch_steps - 1),
-            "images_per_second": num_epoch_steps * config.global_batch_size / seconds,
-            "seconds": time.perf_counter() - started,
-        }
-        history.append(metrics)
-        part = EpochPart()
-        on_epoch(EpochReport(metrics, partial(save, part=part), validation))
+            batches = train_loader.batches(keys)
+            try:
+                losses = train_epoch(
+                    model,
+                    network,
+                    optimizer,
+                    _seeded(batches, config.seed, first_step + part.num_steps, worker),
+                    config=config,
+                    rate_at=lambda step, first=first_step: rate_at(first + step),  # type: ignore[misc]
+                    worker=worker,
+                    average=average,
+                    on_step=_counter(on_step, first_step, num_steps),
+                    picture_name=lambda index: train_data.split.annotations[index].image_id,
+                    part=part,
+                    check_in=check_in,
+                    meanwhile=batches.make_one if isinstance(batches, BatchesAhead) else never,
+                )
+                seconds = time.perf_counter() - started
+                if worker.world_size > 1:
+                    # Batch norm's statistics are each worker's own; those of worker 0 are saved, so
+                    # all validate with them.
+                    take_buffers_of_first(evaluated)
+                part = EpochPart(num_steps=num_epoch_steps, losses=asdict(losses))
+                validation = validate(evaluated, val_loader, config, worker, part, check_in)
+            except EpochInterruptedError as interrupted:
+                done = replace(interrupted.part, seconds=time.perf_counter() - started)
+                raise TrainingInterruptedError(epoch, done, partial(save, part=done)) from None
+            metrics = {
+                "epoch": epoch + 1,
+                **({} if validation is None else accuracy(validation.result, history)),
+                **asdict(losses),
+                "l2_term": float(l2_term(l2_weights(model), config.l2_lambda)),
+                "lr": rate_at(first_step + num_epoch_steps - 1),
+                "images_per_second": num_epoch_steps * config.global_batch_size / seconds,
+                "seconds": time.perf_counter() - started,
+            }
+            history.append(metrics)
+            part = EpochPart()
+            on_epoch(EpochReport(metrics, partial(save, part=part), validation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from ssd_dist.config import Config
-from ssd_dist.data.dataset import DetectionDataset, evaluation_batches
+from ssd_dist.data.dataset import DetectionDataset, Loader, evaluation_keys
 from ssd_dist.engine import Worker, predict
 from ssd_dist.evaluation.voc_ap import VocResult, evaluate_voc
 from ssd_dist.interruption import EpochPart, interruptible
@@ -32,10 +32,9 @@ class Validation:
 
 def validate(
     model: Any,  # an average of the weights is no SSD to the type checker
-    dataset: DetectionDataset,
+    loader: Loader,
     config: Config,
     worker: Worker,
-    num_processes: int,
     part: EpochPart,
     check_in: Callable[[], bool],
 ) -> Validation | None:
@@ -43,23 +42,22 @@ def validate(
 
     Args:
         model: the network to be looked at.
-        dataset: the validation split.
+        loader: of the validation split.
         config: post-processing, precision.
         worker: this process among the others.
-        num_processes: loader processes.
         part: the epoch that is validated.
         check_in: called before each batch; True asks worker 0 to stop, the others go on.
 
     Raises EpochInterruptedError if it was asked to stop.
     """
-    batches = evaluation_batches(
+    dataset = loader.dataset
+    keys = evaluation_keys(
         dataset,
         batch_size=_BATCH_SIZE[worker.device.type],
         rank=worker.rank,
         world_size=worker.world_size,
-        num_processes=num_processes,
     )
-    checked = interruptible(batches, check_in, part, may_stop=worker.rank == 0)
+    checked = interruptible(loader.batches(keys), check_in, part, may_stop=worker.rank == 0)
     detections = predict(model, checked, dataset.split.annotations, config, worker.device)
     if worker.world_size > 1:
         gathered: list[list[Detections] | None] = [None] * worker.world_size

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ssd_dist.config import AugmentationConfig
 from ssd_dist.data.ahead import BatchesAhead
@@ -22,6 +23,8 @@ from ssd_dist.data.transforms import augment, resize_only
 from ssd_dist.structures import Batch, Split
 
 Key = int | tuple[int, int]
+Keys = list[Key]
+"""Of a batch's samples."""
 _BOXES_MULTIPLE = 8
 _BATCHES_AHEAD = 2
 """Who was quicker than the others in one step may need what it has made in the next ones."""
@@ -126,6 +129,60 @@ def steps_per_epoch(num_images: int, global_batch_size: int) -> int:
     return num_images // global_batch_size
 
 
+class Loader:
+    """Makes a data set's batches: in loader processes, which are started with the first batch and
+    serve every epoch until this is closed, or in this process."""
+
+    def __init__(
+        self, dataset: DetectionDataset, num_processes: int = 0, *, pin_memory: bool = False
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            dataset: what the batches are made of.
+            num_processes: loader processes; 0 loads in this process.
+            pin_memory: whether batches come in page-locked memory.
+        """
+        self.dataset = dataset
+        self._keys: list[Keys] = []
+        self._loader: DataLoader[Sample] | None = None
+        if num_processes or pin_memory:
+            self._loader = DataLoader(
+                dataset,
+                batch_sampler=self._keys,
+                num_workers=num_processes,
+                pin_memory=pin_memory,
+                persistent_workers=num_processes > 0,
+                collate_fn=collate,
+            )
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def batches(self, keys: Sequence[Keys]) -> Batches:
+        """The batches of these keys; yields `Batch`, and has a length. Those of earlier keys must
+        not be asked for any more.
+
+        Without loader processes pictures can be made ahead, whenever there is time.
+        """
+        if self._loader is None:
+            most = _BATCHES_AHEAD * max(map(len, keys), default=0)
+            return BatchesAhead(self.dataset.__getitem__, collate, keys, most=most)
+        # The processes are sent the keys of each batch: an epoch is told by them alone.
+        self._keys[:] = keys
+        return self._loader
+
+    def close(self) -> None:
+        """Ends the loader processes. torch does so once nothing refers to them; the frames of an
+        error may for long."""
+        iterator = self._loader._iterator if self._loader is not None else None
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+
+
 def training_batches(
     dataset: DetectionDataset,
     *,
@@ -135,11 +192,28 @@ def training_batches(
     world_size: int,
     num_processes: int = 0,
     pin_memory: bool = False,
-    first_step: int = 0,
 ) -> Batches:
-    """This worker's share of each global batch of an epoch; yields `Batch`, and has a length.
+    """A single epoch's batches: see :func:`training_keys` and :class:`Loader`."""
+    keys = training_keys(
+        dataset,
+        epoch=epoch,
+        global_batch_size=global_batch_size,
+        rank=rank,
+        world_size=world_size,
+    )
+    return Loader(dataset, num_processes, pin_memory=pin_memory).batches(keys)
 
-    Without loader processes pictures can be made ahead, whenever there is time.
+
+def training_keys(
+    dataset: DetectionDataset,
+    *,
+    epoch: int,
+    global_batch_size: int,
+    rank: int,
+    world_size: int,
+    first_step: int = 0,
+) -> list[Keys]:
+    """This worker's share of each global batch of an epoch.
 
     Global batch t holds perm[t·B : (t+1)·B], cut into contiguous shares whose sizes differ by one
     at most; perm depends on the data set's seed and the epoch alone. The last, incomplete global
@@ -151,8 +225,6 @@ def training_batches(
         global_batch_size: pictures a step over all workers.
         rank: this worker, 0 to `world_size` - 1.
         world_size: number of workers.
-        num_processes: loader processes; 0 loads in this process.
-        pin_memory: whether batches come in page-locked memory.
         first_step: global batches of the epoch that are left out: an earlier process had them.
 
     Raises ValueError if the split has fewer pictures than a global batch, or a global batch fewer
@@ -167,51 +239,30 @@ def training_batches(
     generator = _generator(dataset.seed, epoch)
     order = torch.randperm(len(dataset), generator=generator).tolist()
     begin, end = _share(global_batch_size, rank, world_size)
-    keys: list[list[Key]] = []
+    keys: list[Keys] = []
     for step in range(first_step, num_steps):
         first = step * global_batch_size
         keys.append([(epoch, index) for index in order[first + begin : first + end]])
-    return _batches(dataset, keys, num_processes, pin_memory)
+    return keys
 
 
-def evaluation_batches(
-    dataset: DetectionDataset,
-    *,
-    batch_size: int,
-    rank: int,
-    world_size: int,
-    num_processes: int = 0,
-) -> Batches:
-    """This worker's share of the split in order, only resized; yields `Batch`, and has a length.
+def evaluation_keys(
+    dataset: DetectionDataset, *, batch_size: int, rank: int, world_size: int
+) -> list[Keys]:
+    """This worker's share of the split in order, only resized, in batches.
 
     Every picture comes once over all workers: nothing is repeated to fill a batch, so that shares
     and last batches may be smaller, or empty where workers outnumber the pictures.
     """
     begin, end = _share(len(dataset), rank, world_size)
-    keys: list[list[Key]] = [
+    return [
         list(range(first, min(first + batch_size, end))) for first in range(begin, end, batch_size)
     ]
-    return _batches(dataset, keys, num_processes, pin_memory=False)
 
 
 def _share(count: int, rank: int, world_size: int) -> tuple[int, int]:
     """The contiguous part [begin, end) of `count` things that falls to a worker."""
     return count * rank // world_size, count * (rank + 1) // world_size
-
-
-def _batches(
-    dataset: DetectionDataset, keys: list[list[Key]], num_processes: int, pin_memory: bool
-) -> Batches:
-    if num_processes == 0 and not pin_memory:
-        most = _BATCHES_AHEAD * max(map(len, keys), default=0)
-        return BatchesAhead(dataset.__getitem__, collate, keys, most=most)
-    return DataLoader(
-        dataset,
-        batch_sampler=keys,
-        num_workers=num_processes,
-        pin_memory=pin_memory,
-        collate_fn=collate,
-    )
 
 
 def _generator(*seeds: int) -> torch.Generator:

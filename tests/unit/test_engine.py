@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssd_dist.config import Config, ModelConfig, OptimizerConfig
 from ssd_dist.data.cache import open_cache
-from ssd_dist.data.dataset import DetectionDataset, evaluation_batches, training_batches
+from ssd_dist.data.dataset import DetectionDataset, Loader, evaluation_keys, training_batches
 from ssd_dist.data.synthetic import synthetic_split
 from ssd_dist.divergence import LossWatch, NonFiniteLossError
 from ssd_dist.engine import (
@@ -180,7 +180,7 @@ def test_training_fits_what_it_sees(model, dataset):
     annotations = dataset.split.annotations
     found = predict(
         model,
-        evaluation_batches(dataset, batch_size=5, rank=0, world_size=1),
+        Loader(dataset).batches(evaluation_keys(dataset, batch_size=5, rank=0, world_size=1)),
         annotations,
         CONFIG,
         CPU,

@@ -1,6 +1,7 @@
 """Trainings on the edge: hardly any objects, or a learning rate that no training survives."""
 
 import math
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config, replace_at
 from ssd_dist.divergence import NonFiniteLossError
 from ssd_dist.engine import Worker
+from ssd_dist.interruption import TrainingInterruptedError
 from ssd_dist.training import prepare, train
 
 CPU = Worker(torch.device("cpu"))
@@ -139,6 +141,33 @@ def test_a_learning_rate_of_ten_ends_in_words(make_root):
 def test_a_learning_rate_of_ten_that_is_survived_leaves_numbers(make_root, tmp_path):
     config = replace_at(TINY, {"lr": 10.0, "optimizer.name": "adamw"})  # clipped, and scaled
     assert_finite(run(config, make_root(["common"] * 8, ["common"] * 8), tmp_path))
+
+
+@pytest.mark.parametrize(("stop_after", "num_started"), [(math.inf, 4), (1, 2), (5, 4)])
+def test_loader_processes_end_with_the_training(make_root, tmp_path, stop_after, num_started):
+    """At its end, or where it is asked to stop within an epoch: before the first validation, which
+    has two of its own, or after it."""
+    root = make_root(["common"] * 8, ["common"] * 8)
+    steps, seen = [], []
+
+    def check_in():
+        steps.append(1)
+        seen.append({process.pid for process in multiprocessing.active_children()})
+        return len(steps) > stop_after
+
+    metrics = []
+    for num_processes in (0, 2):
+        steps.clear()
+        config = replace_at(TINY, {"data.num_loader_processes": num_processes})
+        folder = tmp_path / str(num_processes)
+        try:
+            metrics.append(run(config, root, folder, check_in=check_in))
+        except TrainingInterruptedError as interrupted:
+            interrupted.save(folder / "epoch_2")
+    assert len(set.union(*seen)) == num_started
+    assert not multiprocessing.active_children()
+    inline, loaded = (load_checkpoint(tmp_path / name / "epoch_2").weights for name in "02")
+    assert all(torch.equal(loaded[name], weight) for name, weight in inline.items())
 
 
 def test_another_model_s_checkpoint_is_not_resumed(make_root, tmp_path):

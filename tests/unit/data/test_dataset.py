@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -11,12 +12,15 @@ import torch
 from ssd_dist.config import AugmentationConfig
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import (
+    Batches,
     DetectionDataset,
+    Loader,
     Sample,
     collate,
-    evaluation_batches,
+    evaluation_keys,
     steps_per_epoch,
     training_batches,
+    training_keys,
 )
 from ssd_dist.data.synthetic import synthetic_split
 from ssd_dist.structures import Batch
@@ -29,6 +33,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     split = synthetic_split("train", num_images=23)
     cache = open_cache(split, 64, tmp_path_factory.mktemp("cache"))
     return DetectionDataset(split, cache, SIDE, AugmentationConfig(), seed=5)
+
+
+def evaluation_batches(dataset: DetectionDataset, rank: int = 0, world_size: int = 1) -> Batches:
+    keys = evaluation_keys(dataset, batch_size=4, rank=rank, world_size=world_size)
+    return Loader(dataset).batches(keys)
 
 
 def assert_same(a: Batch, b: Batch) -> None:
@@ -140,11 +149,30 @@ def test_loader_processes_change_nothing(dataset):
         assert_same(a, b)
 
 
+def test_loader_processes_serve_every_epoch(dataset):
+    share = {"global_batch_size": 4, "rank": 0, "world_size": 1}
+    whole = [training_keys(dataset, epoch=epoch, **share) for epoch in range(3)]
+    resumed = training_keys(dataset, epoch=3, first_step=2, **share)
+    evaluated = evaluation_keys(dataset, batch_size=4, rank=0, world_size=1)
+    served = []
+    with Loader(dataset, 2) as loader:
+        for keys in (*whole, evaluated, resumed, [], whole[0]):
+            batches = loader.batches(keys)
+            assert len(batches) == len(keys)
+            for a, b in zip(batches, Loader(dataset).batches(keys), strict=True):
+                assert_same(a, b)
+            served.append({process.pid for process in multiprocessing.active_children()})
+        next(iter(loader.batches(whole[1])))  # an epoch that is broken off
+    assert len(served[0]) == 2
+    assert all(processes == served[0] for processes in served)
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4, 30])
 def test_every_picture_is_evaluated_once(dataset, world_size):
     batches = []
     for rank in range(world_size):
-        share = evaluation_batches(dataset, batch_size=4, rank=rank, world_size=world_size)
+        share = evaluation_batches(dataset, rank, world_size)
         of_worker = list(share)
         assert len(share) == len(of_worker) == -(-len(order(of_worker)) // 4)
         batches += of_worker
@@ -153,7 +181,7 @@ def test_every_picture_is_evaluated_once(dataset, world_size):
 
 
 def test_evaluated_pictures_are_only_resized(dataset):
-    (batch, *_) = evaluation_batches(dataset, batch_size=4, rank=0, world_size=1)
+    (batch, *_) = evaluation_batches(dataset)
     for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
         assert torch.equal(image, dataset[index].image)
 
