@@ -9,6 +9,7 @@ length says whether it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -27,7 +28,13 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from ssd_dist.data.cache_folder import PICTURES_SUFFIX, default_cache_dir, evict, limit_bytes
+from ssd_dist.data.cache_folder import (
+    PICTURES_SUFFIX,
+    default_cache_dir,
+    evict,
+    limit_bytes,
+    mark_in_use,
+)
 from ssd_dist.structures import Split
 
 T = TypeVar("T")
@@ -71,8 +78,14 @@ class ImageCache:
 def _mapped(path: Path) -> mmap.mmap:
     """A file as memory. Copy-on-write: torch wants memory it may write to, and the file stays as it
     is. No memory is set aside for what might be written, since nothing is: Linux would refuse a
-    file that is larger than all it has."""
+    file that is larger than all it has.
+
+    Marked as in use for as long as the memory lives, here and in processes forked from this one:
+    it keeps a duplicate of the file's descriptor, and so the lock. Raises FileNotFoundError if the
+    file is deleted, before or meanwhile.
+    """
     with path.open("rb") as file:
+        mark_in_use(file)
         if sys.platform != "linux":
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         no_reserve = 0x4000  # MAP_NORESERVE, which `mmap` has from Python 3.14 on
@@ -85,7 +98,8 @@ def open_cache(split: Split, max_side: int, cache_dir: Path | None = None) -> Im
 
     Several processes may call this at once: one builds, the others wait for it. A file is written
     under another name and renamed when whole, and belongs to one fingerprint of the split; least
-    recently opened files go when all of them exceed `$SSD_DIST_CACHE_GB` (20) gigabytes.
+    recently opened files that no process uses go when all of them exceed `$SSD_DIST_CACHE_GB` (20)
+    gigabytes.
 
     Args:
         split: the split; its fingerprint, with `max_side`, names the file.
@@ -103,10 +117,13 @@ def open_cache(split: Split, max_side: int, cache_dir: Path | None = None) -> Im
     sizes = [shrunk_size(one.width, one.height, max_side) for one in split.annotations]
     path = folder / f"{split.fingerprint}-{max_side}-v{_VERSION}{PICTURES_SUFFIX}"
     with FileLock(path.with_suffix(".lock")):
-        if not _is_whole(path, sizes):
-            _build(split, sizes, path)
+        cache = None
+        while cache is None:
+            if not _is_whole(path, sizes):
+                _build(split, sizes, path)
+            with contextlib.suppress(FileNotFoundError):  # another process has just evicted it
+                cache = ImageCache(path, sizes)
         os.utime(path)
-        cache = ImageCache(path, sizes)
     evict(folder, keep=path, limit_bytes=limit_bytes())
     return cache
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -199,6 +201,48 @@ def test_least_recently_opened_files_go(tmp_path, monkeypatch):
 def test_file_in_use_is_kept_whatever_its_size(tmp_path, monkeypatch):
     monkeypatch.setenv("SSD_DIST_CACHE_GB", "0")
     assert open_cache(CountingSplit([(10, 10)]), 10, tmp_path).path.is_file()
+
+
+def test_files_in_use_stay(tmp_path, monkeypatch, caplog):
+    """In this process or in another, until it ends; the warning comes once."""
+    monkeypatch.setenv("SSD_DIST_CACHE_GB", str(700e-9))  # two files of 300 bytes
+    splits = [CountingSplit([(10, 10)], f"{i:016x}") for i in range(4)]
+    first = open_cache(splits[0], 10, tmp_path)
+    path = open_cache(splits[1], 10, tmp_path).path
+    code = "import sys; from pathlib import Path; from ssd_dist.data.cache import ImageCache\n"
+    code += "cache = ImageCache(Path(sys.argv[1]), [(10, 10)]); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        for split in splits[2:]:
+            assert open_cache(split, 10, tmp_path).path.is_file()
+        left = finished(tmp_path)
+        other.stdin.close()
+    assert left == sorted([first.path.name, path.name, f"{3:016x}-10-v2.pictures"])
+    [record] = caplog.records
+    assert "the files in use exceed SSD_DIST_CACHE_GB, which is 7e-07" in record.getMessage()
+    assert first.image(0).eq(0).all()
+    open_cache(splits[2], 10, tmp_path)  # the other process has ended
+    assert finished(tmp_path) == sorted([first.path.name, f"{2:016x}-10-v2.pictures"])
+
+
+def test_file_that_is_evicted_while_it_is_opened(tmp_path, monkeypatch):
+    split = CountingSplit([(10, 10)] * 3)
+    path = open_cache(split, 10, tmp_path).path
+    is_whole = cache_module._is_whole
+    looks = []
+
+    def evicted_after_the_first_look(*arguments):
+        looks.append(is_whole(*arguments))
+        if len(looks) == 1:
+            path.unlink()
+        return looks[-1]
+
+    monkeypatch.setattr(cache_module, "_is_whole", evicted_after_the_first_look)
+    cache = open_cache(split, 10, tmp_path)
+    assert looks == [True, False]
+    assert split.reads == [2, 2, 2]
+    assert cache.image(2).eq(2).all()
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
