@@ -171,8 +171,8 @@ def main(arguments: Arguments) -> None:
             table.add_column(column, justify="right")
         for turn, (theirs, ours) in enumerate(rows):
             cells = (f"{theirs[group]:.2f}/s" for group in groups)
-            ratios = " ".join(f"{ours / theirs[group]:.2f}" for group in groups)
-            table.add_row(str(turn), *cells, f"{ours:.2f}/s", ratios)
+            times = " ".join(f"{ours / theirs[group]:.2f}" for group in groups)
+            table.add_row(str(turn), *cells, f"{ours:.2f}/s", times)
         console.print(table)
     # The comparison that is asked for is with the script in one process; under torchrun, which is
     # not tried everywhere and often faster, it is shown beside it.
