@@ -139,10 +139,10 @@ class ConvolutionChain(torch.autograd.Function):
                 norm = Normalised.of(stage.norm, moments, stage.activation)
             elif stage.is_lazy:
                 norm = Normalised.shifted(others[0].detach().numpy(), stage.activation)
-            elif stage.has_bias:
-                stored += others[0].detach().numpy()
             norms.append(norm)
             maps.append(LazyMap(stored, norm))
+            if stage.has_bias and not stage.is_lazy:
+                maps[-1].add(others[0].detach().numpy())
             gate = None
             if stage.gate is not None:
                 gate = Gate(stage.gate, maps[-1])
@@ -188,8 +188,7 @@ class ConvolutionChain(torch.autograd.Function):
                 sums = output.sums(towards) if sums is None else sums
                 *of_scale_and_shift, to_output = output.norm.gradients(sums)
             elif stage.has_bias:
-                # Five times as fast as a sum over all cells.
-                of_scale_and_shift = [output.folded(output.rows(towards).sum(0))]
+                of_scale_and_shift = [output.summed(towards)]
             if stage.norm is None:
                 del of_scale_and_shift[:-1]
             of_filters, by_input, sums = _way(layer).backpropagate(

@@ -138,6 +138,17 @@ class LazyMap:
         folded: NDArray[Real] = by_cell.sum(-2)
         return folded
 
+    # NumPy goes through rows five times as fast as through cells.
+
+    def add(self, bias: NDArray[np.float32]) -> None:
+        """Adds (C,) to what is stored of each cell."""
+        rows = self.rows(self.stored)
+        rows += self.wide(bias)
+
+    def summed(self, map: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(C,), all cells of a map of this one's shape together."""
+        return self.folded(self.rows(map).sum(0))
+
     def values(self) -> NDArray[np.float32]:
         """(B, H, W, C), of a map without a gate."""
         if not self.is_lazy:
