@@ -100,7 +100,7 @@ class Chain:
         if not can_run(input, self.stages[0].convolution.weight) or input.ndim != 4:
             return False
         norms = [stage.norm for stage in self.stages if stage.norm is not None]
-        if not (all(norm.training for norm in norms) if norms else self._trains(input)):
+        if not all(each.training for each in (self.stages[0].convolution, *norms)):
             return False
         height, width = input.shape[2:]
         for stage in self.stages:
@@ -108,11 +108,6 @@ class Chain:
                 height, width = depthwise.output_size(stage.convolution, height, width)
         # Of a single value a channel the norm itself says what is wrong.
         return min(height, width) > 0 and (not norms or len(input) * height * width > 1)
-
-    def _trains(self, input: Tensor) -> bool:
-        """Otherwise there is no backward pass to save anything in."""
-        weights = (stage.convolution.weight for stage in self.stages)
-        return torch.is_grad_enabled() and any(each.requires_grad for each in (input, *weights))
 
 
 class ConvolutionChain(torch.autograd.Function):
