@@ -115,7 +115,7 @@ def share_beside_convolution(percent: Mapping[str, float]) -> dict[str, object]:
         f"{_words(kind)} {percent.get(kind, 0.0):.1f} %" for kind in BESIDE_CONVOLUTION
     )
     within = percent.get("convolution_and_norm", 0.0)
-    rest = f"; {within:.1f} % more go to convolutions and norms computed at once" * (within > 0)
+    at_once = f"; {within:.1f} % more go to convolutions, norms and activations computed at once"
     return {
         "percent": ours,
         "thesis_percent": [low, high],
@@ -123,7 +123,7 @@ def share_beside_convolution(percent: Mapping[str, float]) -> dict[str, object]:
         "sentence": (
             "The thesis that this project follows saw batch normalisation, dropout, regression and "
             f"classification take {low:g} to {high:g} % of the training time; here they take "
-            f"{ours:.1f} %, {place} that range ({parts}{rest})."
+            f"{ours:.1f} %, {place} that range ({parts}{at_once if within else ''})."
         ),
     }
 
