@@ -98,6 +98,11 @@ def is_directory(location: str) -> bool:
     return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
 
 
+def stays_below(name: str) -> bool:
+    """Whether a relative name leads to a place below the folder it is relative to."""
+    return not {"", ".", ".."} & set(name.split("/"))
+
+
 def names_in(filesystem: fs.FileSystem, folder: str) -> list[str]:
     """The names of all files in a bucket's folder, those of its subfolders too, relative to it;
     none if it is not there.
@@ -109,7 +114,7 @@ def names_in(filesystem: fs.FileSystem, folder: str) -> list[str]:
     files = [entry.path for entry in filesystem.get_file_info(selector) if entry.is_file]
     names = [path.removeprefix(f"{folder.rstrip('/')}/") for path in files]
     for name, path in zip(names, files, strict=True):
-        if {"", ".", ".."} & set(name.split("/")):
+        if not stays_below(name):
             raise BucketError(f"the object {path!r} can't be copied: its name is none of a file")
     return names
 

@@ -39,6 +39,7 @@ from ssd_dist.distributed.buckets import (
     open_location,
     reason,
     shown_location,
+    stays_below,
 )
 from ssd_dist.experiment import BEST, storage_folder
 from ssd_dist.terminal import shown
@@ -77,7 +78,7 @@ def place_in(storage: str, name: str) -> Place:
     is none of s3:// and gs://, and for a name that can't be in one."""
     if not is_uri(storage):
         return place_at(str(Path(storage) / name))
-    if not _IN_URI.fullmatch(name) or {"", ".", ".."} & set(name.split("/")):
+    if not (_IN_URI.fullmatch(name) and stays_below(name)):
         raise ValueError(
             f"--name {name!r} can't be part of a bucket's URI: take letters of a to z, digits, - "
             "and _"

@@ -24,6 +24,11 @@ _VIEWS: dict[Mirror, tuple[tuple[int, ...], ...]] = {
 """The axes along which each view is turned: 0 is x, 1 is y."""
 
 
+def num_views(mirror: Mirror) -> int:
+    """How many mirror images of a picture the network meets, itself included."""
+    return len(_VIEWS[mirror])
+
+
 def averaged_output(
     model: SSD, images: Tensor, mirror: Mirror, orders: Mapping[int, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,9 @@ from ssd_dist.analysis.repeats import Judgement, judge
 from ssd_dist.evaluation.summary import Summary
 from ssd_dist.evaluation.voc_ap import VocResult
 from ssd_dist.experiment import TrialRecord, ranked
+from ssd_dist.model.mirror import num_views
 from ssd_dist.repeated import Repeated
 from ssd_dist.structures import Annotation, Detections
-
-_NUM_VIEWS = {"none": 1, "horizontal": 2, "both": 4}
-"""By `postprocess.mirror`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,7 +91,7 @@ class ReportContent:
     @property
     def num_views(self) -> int:
         """Mirror images of a picture, itself included, that the network meets to detect in it."""
-        return _NUM_VIEWS[self.config["postprocess"]["mirror"]]
+        return num_views(self.config["postprocess"]["mirror"])
 
     @property
     def macs_of_a_picture(self) -> int:

@@ -10,6 +10,7 @@ from beside import (
     assert_same,
     bytes_kept,
     close,
+    compared,
     depthwise,
     gate,
     norm,
@@ -109,17 +110,22 @@ def test_depthwise_convolutions(batch, eights, height, width, shape, padding, ac
     assert_same(plain, pictures(batch, 8 * eights, height, width))
 
 
+in_chains = {
+    "batch": st.integers(1, 3),
+    "channels": st.integers(1, 20),
+    "eights": st.integers(1, 4),
+    "size": st.sampled_from([3, 5]),
+    "stride": st.integers(1, 2),
+    "gated": st.booleans(),
+}
+
+
 @examples
 @given(
-    batch=st.integers(1, 3),
-    channels=st.integers(1, 20),
-    eights=st.integers(1, 4),
+    **in_chains,
     outputs=st.integers(1, 20),
     side=st.integers(8, 20),
-    size=st.sampled_from([3, 5]),
-    stride=st.integers(1, 2),
     activation=st.sampled_from(ACTIVATIONS),
-    gated=st.booleans(),
     with_bias=st.booleans(),
 )
 def test_long_chains(
@@ -140,14 +146,9 @@ def test_long_chains(
 
 @examples
 @given(
-    batch=st.integers(1, 3),
-    channels=st.integers(1, 20),
-    eights=st.integers(1, 4),
+    **in_chains,
     side=st.integers(1, 20),
-    size=st.sampled_from([3, 5]),
-    stride=st.integers(1, 2),
     activation=st.sampled_from(ACTIVATIONS[2:]),
-    gated=st.booleans(),
     ends=st.sampled_from(["at a product", "with its activation", "at a depthwise convolution"]),
 )
 def test_chains_of_biases(batch, channels, eights, side, size, stride, activation, gated, ends):
@@ -189,21 +190,10 @@ def test_blocks_of_timm(block, outputs, stride, pads, norm_layer):
     plain = nn.Sequential(set_norms(block(16, outputs, 5, stride, **options)), nn.Identity())
     if norm_layer is nn.Identity:
         without_norms(plain[0])
-    ours, exact = quick(plain), copy.deepcopy(plain).double()
-    images = pictures(4, 16, 12, 12).requires_grad_()
-    doubles = images.detach().double().requires_grad_()
-    torch.manual_seed(1)  # which pictures go without the block
-    output = ours(images)
-    torch.manual_seed(1)
-    expected = exact(doubles)
-    assert close(output, expected)
-    towards = pictures(*output.shape)
-    found = torch.autograd.grad(output, [images, *ours.parameters()], towards)
-    wanted = torch.autograd.grad(expected, [doubles, *exact.parameters()], towards.double())
-    for one, other in zip(found, wanted, strict=True):
-        assert close(one, other, max(other.abs().max(), 3), rounding=1e-4)
+    images = pictures(4, 16, 12, 12)
+    compared(plain, images)
     with profile() as profiled:
-        ours(images)
+        quick(plain)(images)
     assert "ConvolutionChain" in {event.name for event in profiled.events()}
 
 
