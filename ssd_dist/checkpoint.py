@@ -40,7 +40,7 @@ class Checkpoint:
     config: Config
     class_names: tuple[str, ...]
     data: str
-    """What the training was given as `--data`."""
+    """What the training was given as `--data`, without secrets of a URL."""
     data_fingerprint: str
     """Of the training split."""
     epoch: int

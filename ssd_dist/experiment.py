@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssd_dist.config import Config, from_mapping, replace_at, to_mapping
+from ssd_dist.data.signed_urls import publishable
 from ssd_dist.data.sources import is_remote
 from ssd_dist.durable import new_folder, rename, rename_to_new, sync
 
@@ -130,7 +131,7 @@ def _exists_already(folder: Path) -> FileExistsError:
 
 
 def _request(kind: str, config: Config, data: str) -> dict[str, Any]:
-    return {"kind": kind, "data": data, "config": to_mapping(config)}
+    return {"kind": kind, "data": publishable(data), "config": to_mapping(config)}
 
 
 def read_config(folder: Path) -> Config:

@@ -27,6 +27,7 @@ from ssd_dist.data import open_split
 from ssd_dist.data.ahead import BatchesAhead
 from ssd_dist.data.cache import open_cache
 from ssd_dist.data.dataset import DetectionDataset, Loader, steps_per_epoch, training_keys
+from ssd_dist.data.signed_urls import publishable
 from ssd_dist.engine import Worker, place, train_epoch
 from ssd_dist.exchange import DataParallel, take_buffers_of_first
 from ssd_dist.interruption import (
@@ -142,7 +143,7 @@ def train(
         checkpoint = Checkpoint(
             config=config,
             class_names=class_names,
-            data=data,
+            data=publishable(data),
             data_fingerprint=train_data.split.fingerprint,
             epoch=len(history),
             metrics=history[-1] if history else {},
@@ -229,8 +230,8 @@ def prepare(config: Config, data: str) -> Preparation:
     steps_per_epoch(len(train_data), config.global_batch_size)
     if all(annotation.difficult.all() for annotation in val_data.split.annotations):
         raise ValueError(
-            f"{data}: the split {config.data.val_split!r} has no object that counts: no epoch "
-            "could be told from another by its mAP"
+            f"{publishable(data)}: the split {config.data.val_split!r} has no object that "
+            "counts: no epoch could be told from another by its mAP"
         )
     model = build_model(config.model, len(class_names), class_names=class_names)
     if config.postprocess.mirror != "none":

@@ -13,6 +13,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from ssd_dist.data.signed_urls import publishable
+
 OnBytes = Callable[[float, float], None]
 """Called with the bytes that are here, and those in all (0: not known)."""
 
@@ -46,6 +48,7 @@ def download(
     Raises ValueError for a checksum that differs, after which nothing is left; OSError, in one
     sentence, where the server or the disk does not do it.
     """
+    shown = publishable(url)
     part = target.with_name(f"{target.name}.part")
     version = target.with_name(f"{target.name}.version")
     for attempt in range(1, _ATTEMPTS + 1):
@@ -53,7 +56,7 @@ def download(
             _fetch(url, part, version, on_bytes)
             break
         except urllib.error.HTTPError as error:
-            raise OSError(f"{url}: the server answers {error.code} {error.reason}") from None
+            raise OSError(f"{shown}: the server answers {error.code} {error.reason}") from None
         except (_CutOffError, urllib.error.URLError, http.client.HTTPException, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG):
                 raise
@@ -65,7 +68,7 @@ def download(
                     "from there"
                 )
                 raise OSError(
-                    f"{url}: not to be fetched in {_ATTEMPTS} attempts: {reason}"
+                    f"{shown}: not to be fetched in {_ATTEMPTS} attempts: {reason}"
                     f"{kept if here else ''}"
                 ) from None
             time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
@@ -77,8 +80,8 @@ def download(
             part.unlink()
             version.unlink(missing_ok=True)
             raise ValueError(
-                f"{url}: its {kind} is {found}, not {expected.lower()}: it is another file, or was "
-                "damaged on its way; nothing of it is kept"
+                f"{shown}: its {kind} is {found}, not {expected.lower()}: it is another file, or "
+                "was damaged on its way; nothing of it is kept"
             )
     part.replace(target)
     version.unlink(missing_ok=True)
@@ -136,13 +139,13 @@ def _check_room(url: str, part: Path, needed: int, total: int) -> None:
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{url} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"{publishable(url)} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
             str(part.parent),
         )
 
 
 def _too_large(url: str) -> OSError:
-    return OSError(errno.EFBIG, f"more than {MAX_BYTES / 2**30:.0f} GiB", url)
+    return OSError(errno.EFBIG, f"more than {MAX_BYTES / 2**30:.0f} GiB", publishable(url))
 
 
 def _digest(path: Path, kind: str) -> str:

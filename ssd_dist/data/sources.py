@@ -11,7 +11,7 @@ import logging
 import re
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -19,6 +19,7 @@ from filelock import FileLock
 from ssd_dist.data.cache_folder import default_cache_dir
 from ssd_dist.data.download import OnBytes, download
 from ssd_dist.data.screen import Screen
+from ssd_dist.data.signed_urls import publishable, unsigned
 from ssd_dist.data.unpack import unpack
 from ssd_dist.durable import new_folder
 
@@ -47,7 +48,8 @@ class Source:
     @property
     def key(self) -> str:
         """Names the folder in the cache."""
-        digest = hashlib.blake2b(repr(self.archives).encode(), digest_size=6).hexdigest()
+        archives = tuple(replace(archive, url=unsigned(archive.url)) for archive in self.archives)
+        digest = hashlib.blake2b(repr(archives).encode(), digest_size=6).hexdigest()
         name = Path(urllib.parse.urlsplit(self.archives[0].url).path).name
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", name.partition(".")[0]).strip("-")
         return f"{stem[:40] or 'data'}-{digest}"
@@ -95,15 +97,19 @@ def is_remote(data: str) -> bool:
 def source_of(data: str) -> Source:
     """What to fetch for `--data` that `is_remote`.
 
-    Raises ValueError for a URL whose fragment is no checksum.
+    Raises ValueError for a URL whose fragment is no checksum, or one with a password.
     """
     if data in NAMED:
         return NAMED[data]
     url, fragment = urllib.parse.urldefrag(data)
+    if urllib.parse.urlsplit(url).password is not None:
+        raise ValueError(
+            "a URL with a name and a password in it can't be fetched; a signed one can, or a folder"
+        )
     if fragment and not _CHECKSUM.fullmatch(fragment):
         raise ValueError(
-            f"{data}: what follows # must be a checksum, sha256= and 64 hexadecimal digits or md5= "
-            "and 32"
+            f"{publishable(data)}: what follows # must be a checksum, sha256= and 64 hexadecimal "
+            "digits or md5= and 32"
         )
     return Source((Archive(url, fragment or None),))
 
@@ -121,13 +127,22 @@ def local_folder(data: str, on_bytes: OnBytes | None = None) -> Path:
     OSError where the network or the disk does not do it.
     """
     source = source_of(data)
-    place = default_cache_dir() / "datasets"
-    place.mkdir(parents=True, exist_ok=True)
-    folder = place / source.key
-    with FileLock(place / f"{source.key}.lock"):
+    folder = _folder(source)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             _fetch(source, folder, on_bytes)
     return folder
+
+
+def fetched_folder(data: str) -> Path | None:
+    """The folder that :func:`local_folder` gives, if it is here already. Raises as `source_of`."""
+    folder = _folder(source_of(data))
+    return folder if folder.is_dir() else None
+
+
+def _folder(source: Source) -> Path:
+    return default_cache_dir() / "datasets" / source.key
 
 
 def fetch_shown(data: str, screen: Screen) -> None:
@@ -150,14 +165,14 @@ def _fetch(source: Source, folder: Path, on_bytes: OnBytes | None) -> None:
             logger.warning(
                 "%s came without a checksum; to be sure that it is always the same, say "
                 "%s#sha256=%s",
-                archive.url,
-                archive.url,
+                publishable(archive.url),
+                publishable(archive.url),
                 sha256,
             )
     try:
         with new_folder(folder) as scratch:
             for file, archive in zip(files, source.archives, strict=True):
-                unpack(file, scratch, archive.url)
+                unpack(file, scratch, publishable(archive.url))
             for name, expected in (source.git_trees or {}).items():
                 found = _git_tree(scratch / name) if (scratch / name).is_dir() else "not there"
                 if found != expected:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssd_dist.config import ModelConfig
-from ssd_dist.data.sources import is_remote, local_folder
+from ssd_dist.data.sources import fetched_folder, is_remote
 from ssd_dist.model.backbones import TORCHVISION_DETECTORS, backbone_pixels
 
 NOT_STATED = "not stated"
@@ -13,11 +13,14 @@ _FILES = ("LICENSE*", "LICENCE*", "COPYING*")
 
 
 def licence_of_data(data: str) -> str:
-    """The first line of a licence file in the data set's folder, or "not stated"."""
+    """The first line of a licence file in the data set's folder, or "not stated"; nothing is
+    fetched for it."""
     if data == "synthetic":
         return "none needed: the pictures are drawn by this program"
     try:
-        root = local_folder(data) if is_remote(data) else Path(data).expanduser()
+        root = fetched_folder(data) if is_remote(data) else Path(data).expanduser()
+        if root is None:
+            return NOT_STATED
         files = sorted(file for pattern in _FILES for file in root.glob(pattern))
         for file in files:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -15,6 +15,7 @@ from ssd_dist.data.fitted_priors import fitted_model
 from ssd_dist.data.readers import open_split, split_names
 from ssd_dist.data.screen import Screen
 from ssd_dist.data.show import ShowArguments
+from ssd_dist.data.signed_urls import publishable
 from ssd_dist.data.sources import fetch_shown
 from ssd_dist.evaluation.scene import DrawnBox
 from ssd_dist.model.ssd import build_model
@@ -65,7 +66,7 @@ def show(arguments: ShowArguments, screen: Screen) -> None:
         open_split(arguments.data, name, names, data_format=data_format)
         for name in arguments.split or split_names(arguments.data, data_format)
     ]
-    text = render_data_page(arguments.data, splits, config, arguments.pictures)
+    text = render_data_page(publishable(arguments.data), splits, config, arguments.pictures)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     beside = arguments.out.with_name(f".{arguments.out.name}.{uuid.uuid4().hex}")
     try:

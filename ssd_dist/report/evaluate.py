@@ -12,6 +12,7 @@ from ssd_dist.analysis.importance import Learned
 from ssd_dist.analysis.repeats import Judgement
 from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.config import ModelConfig, to_mapping
+from ssd_dist.data.signed_urls import publishable
 from ssd_dist.engine import place
 from ssd_dist.evaluation.summary import summarize
 from ssd_dist.evaluation.voc_ap import VocResult
@@ -87,7 +88,7 @@ def report_detections(
         device,
         scope=scope,
         out_dir=out_dir,
-        data_name=f"{Path(data).name}, {split.name}",
+        data_name=f"{Path(publishable(data)).name}, {split.name}",
         on_progress=on_progress,
     )
     content = ReportContent(
@@ -99,7 +100,7 @@ def report_detections(
             "lr": config.lr,
         },
         checkpoint=str(checkpoint_folder),
-        data_name=Path(data).name,
+        data_name=Path(publishable(data)).name,
         data_fingerprint=split.fingerprint,
         split=split.name,
         annotations=split.annotations,
@@ -109,7 +110,7 @@ def report_detections(
         complexity=analysis.complexity,
         timing=analysis.timing,
         law=analysis.law,
-        provenance={**provenance(), "data": data},
+        provenance={**provenance(), "data": publishable(data)},
         validation_map_11pt=checkpoint.metrics.get("map_11pt"),
         leaderboard=trials,
         num_seen=count_seen(checkpoint, split, data, data_format),

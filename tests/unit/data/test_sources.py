@@ -355,3 +355,14 @@ def test_archive_without_a_data_set(server, tmp_path):
     server.files["/d.zip"] = zip_of(("readme.txt", b"no data"))
     with pytest.raises(ValueError, match="holds no data set"):
         open_split(f"{server.url}/d.zip", "train")
+
+
+def test_signed_url_is_fetched_once_and_its_signature_told_nowhere(server, root, caplog):
+    signed = ["?X-Amz-Signature=5e5e", "?X-Amz-Signature=6f6f"]
+    for query in signed:
+        server.files[f"/d.zip{query}"] = packed(root, "zip")
+        assert len(open_split(f"{server.url}/d.zip{query}", "train").annotations) == 4
+    assert len(server.requests) == 1
+    with pytest.raises(OSError, match="404") as error:
+        open_split(f"{server.url}/e.zip{signed[0]}", "train")
+    assert "5e5e" not in str(error.value) + caplog.text
