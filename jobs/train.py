@@ -20,6 +20,7 @@ from ssd_dist.distributed.joining import join_while_importing
 from ssd_dist.distributed.mirror import mirrored, place_in
 from ssd_dist.experiment import anchored
 from ssd_dist.importing import importing
+from ssd_dist.sole_job import sole_job
 from ssd_dist.terminal import Terminal, run_job, shown
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     config = with_fitted_priors(config, data)
     name = arguments.name or f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     place = place_in(arguments.storage, name)
-    with mirrored(place):
+    with sole_job(place.folder), mirrored(place):
         outcome = run_training(
             config,
             data,

@@ -20,6 +20,7 @@ from ssd_dist.distributed.mirror import mirrored, place_in, pull
 from ssd_dist.experiment import anchored
 from ssd_dist.importing import importing
 from ssd_dist.repeated import spread
+from ssd_dist.sole_job import sole_job
 from ssd_dist.terminal import Terminal, format_value, run_job, shown
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def main(arguments: Arguments, terminal: Terminal) -> None:
     config = with_fitted_priors(config, data)
     name = arguments.name or f"tune-{time.strftime('%Y%m%d-%H%M%S')}"
     place = place_in(arguments.storage, name)
-    with mirrored(place):
+    with sole_job(place.folder), mirrored(place):
         outcome = run_search(
             config,
             data,

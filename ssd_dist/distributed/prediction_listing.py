@@ -13,10 +13,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ssd_dist.data.pictures import SUFFIXES
+from ssd_dist.data.problems import printable
 from ssd_dist.data.video import VIDEO_SUFFIXES, frame_times, is_video
 
 PICTURE = -1
 """The `time` of a picture file."""
+MISNAMED = -2
+"""The `time` of a file whose path is not UTF-8: it can be neither handed on nor written down."""
 _MAGIC = frozenset("*?[")
 
 
@@ -27,9 +30,9 @@ class Source:
     name: str
     """Path below the folder that was given, without suffix."""
     path: str
-    """Absolute."""
+    """Absolute; of a `MISNAMED` file as it can be shown."""
     time: int
-    """Of a frame, in its stream's units; `PICTURE` for a file."""
+    """Of a frame, in its stream's units; `PICTURE` or `MISNAMED` for a file."""
 
 
 def list_sources(path: str, leave_out: Path) -> Iterator[Source]:
@@ -67,6 +70,11 @@ def list_sources(path: str, leave_out: Path) -> Iterator[Source]:
 
 def _sources(file: Path, base: Path) -> Iterator[Source]:
     name = file.relative_to(base).with_suffix("").as_posix()
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        yield Source(printable(name), printable(str(file)), MISNAMED)
+        return
     if not is_video(file):
         yield Source(name, str(file), PICTURE)
         return

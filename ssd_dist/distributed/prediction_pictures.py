@@ -26,7 +26,7 @@ from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.data.single import network_input, read_upright
 from ssd_dist.data.video import read_frames
 from ssd_dist.distributed.cluster import Cluster
-from ssd_dist.distributed.prediction_listing import PICTURE
+from ssd_dist.distributed.prediction_listing import MISNAMED, PICTURE
 from ssd_dist.distributed.prediction_record import Record, planned
 from ssd_dist.distributed.prediction_stream import Batch, stream_detections
 from ssd_dist.evaluation.drawing import annotated
@@ -159,6 +159,9 @@ def _pictures(batch: Batch) -> Iterator[tuple[int, np.ndarray | str]]:
     """(row, picture or why it can't be read); of a video, a frame that can't be is left out."""
     frames: dict[str, dict[int, int]] = {}
     for row, (path, at) in enumerate(zip(batch["path"], batch["time"], strict=True)):
+        if at == MISNAMED:
+            yield row, f"{path}: its name is not UTF-8: rename it, and predict it anew"
+            continue
         if at != PICTURE:
             frames.setdefault(str(path), {})[int(at)] = row
             continue

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_dist.distributed.prediction_listing import PICTURE, Source
+from ssd_dist.distributed.prediction_listing import MISNAMED, PICTURE, Source
 from ssd_dist.structures import Detections
 
 _TABLES = """
@@ -39,7 +39,7 @@ SELECT row_number() OVER (ORDER BY argument, path, time) - 1,
   CASE WHEN name IN (
     SELECT name FROM listed GROUP BY name HAVING min(path) < max(path)
   ) THEN path ELSE name END
-  || CASE WHEN time = {PICTURE} THEN ''
+  || CASE WHEN time IN ({PICTURE}, {MISNAMED}) THEN ''
      ELSE printf('/%06d', row_number() OVER (PARTITION BY path ORDER BY time) - 1) END,
   path, time
 FROM listed;

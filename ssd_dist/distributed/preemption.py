@@ -18,20 +18,14 @@ from collections.abc import Iterator
 
 import ray
 from ray._private.state import state as cluster_state
-from ray.experimental.internal_kv import (
-    _internal_kv_del,
-    _internal_kv_exists,
-    _internal_kv_list,
-    _internal_kv_put,
-)
 
+from ssd_dist.distributed import head_store
 from ssd_dist.terminal import JobFailedError
 
 SAVE_WITHIN_S = 20.0
 """How long a driver that got SIGTERM waits for its workers to have saved their state."""
 _ENDED_WITHIN_S = 60.0
 _INTERVAL_S = 1.0
-_NAMESPACE = "ssd_dist"
 
 
 class Notice:
@@ -58,7 +52,7 @@ class Notice:
         asked, node = _asked_key(), ray.get_runtime_context().get_node_id()
         while not self._over.wait(_INTERVAL_S):
             with contextlib.suppress(Exception):  # the cluster's head may be away for a while
-                if node in cluster_state.get_draining_nodes() or _exists(asked):
+                if node in cluster_state.get_draining_nodes() or head_store.exists(asked):
                     self._others.set()
                     return
 
@@ -85,7 +79,7 @@ def notice_of_end(name: str, *, saves: bool) -> Iterator[Notice]:
         # wherever the signal comes, and writes the stack to the file: that is the notice.
         faulthandler.register(signal.SIGTERM, told, all_threads=False, chain=False)
         if saves:
-            _internal_kv_put(key, b"", namespace=_NAMESPACE)
+            head_store.put(key)
         watcher = threading.Thread(target=notice.watch, daemon=True)
         watcher.start()
         try:
@@ -108,11 +102,9 @@ def saving_on_sigterm(name: str) -> Iterator[None]:
 
     def save() -> None:
         with contextlib.suppress(Exception):
-            _internal_kv_put(_asked_key(), b"", namespace=_NAMESPACE)
+            head_store.put(_asked_key())
             until = time.monotonic() + SAVE_WITHIN_S
-            while time.monotonic() < until and _internal_kv_list(
-                _working_key(), namespace=_NAMESPACE
-            ):
+            while time.monotonic() < until and head_store.keys_below(_working_key()):
                 time.sleep(0.1)
         saved.set()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
@@ -151,11 +143,7 @@ def _job() -> str:
     return str(ray.get_runtime_context().get_job_id())
 
 
-def _exists(key: str) -> bool:
-    return bool(_internal_kv_exists(key, namespace=_NAMESPACE))
-
-
 def _forget(key: str) -> None:
     if key:
         with contextlib.suppress(Exception):  # of a head that is away: it costs a driver's patience
-            _internal_kv_del(key, namespace=_NAMESPACE)
+            head_store.delete(key)

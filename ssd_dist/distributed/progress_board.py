@@ -17,15 +17,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.experimental.internal_kv import (
-    _internal_kv_del,
-    _internal_kv_exists,
-    _internal_kv_get,
-    _internal_kv_list,
-    _internal_kv_put,
-)
 
-_NAMESPACE = "ssd_dist"
+from ssd_dist.distributed import head_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,7 @@ class ProgressBoard:
         with contextlib.suppress(RayError):
             if resumed:
                 self.push_note(f"going on from the last checkpoint with {num_workers} worker(s)")
-            elif _internal_kv_exists(f"{self.prefix}/started", namespace=_NAMESPACE):
+            elif head_store.exists(f"{self.prefix}/started"):
                 self.push_note(f"beginning again with {num_workers} worker(s)")
             self._put("started", True)
 
@@ -92,10 +85,10 @@ class ProgressBoard:
         Raises RayError if Ray's head does not answer.
         """
         step, num_steps = self._get(f"{self.prefix}/step") or (0, 1)
-        keys = sorted(_internal_kv_list(f"{self.prefix}/event/", namespace=_NAMESPACE))
+        keys = head_store.keys_below(f"{self.prefix}/event/")
         events = [self._get(key) for key in keys]
         for key in keys:
-            _internal_kv_del(key, namespace=_NAMESPACE)
+            head_store.delete(key)
         return Progress(
             step,
             num_steps,
@@ -106,16 +99,16 @@ class ProgressBoard:
     def clear(self) -> None:
         """For the driver: takes the board down."""
         with contextlib.suppress(RayError):
-            _internal_kv_del(f"{self.prefix}/", del_by_prefix=True, namespace=_NAMESPACE)
+            head_store.delete_below(f"{self.prefix}/")
 
     def _push(self, event: dict[str, Any]) -> None:
         self._put(f"event/{time.time_ns():020d}", event)
 
     def _put(self, key: str, value: Any) -> None:
-        _internal_kv_put(f"{self.prefix}/{key}", json.dumps(value), namespace=_NAMESPACE)
+        head_store.put(f"{self.prefix}/{key}", json.dumps(value))
 
-    def _get(self, key: str | bytes) -> Any:
-        value = _internal_kv_get(key, namespace=_NAMESPACE)
+    def _get(self, key: str) -> Any:
+        value = head_store.get(key)
         return None if value is None else json.loads(value)
 
 
@@ -126,7 +119,7 @@ def new_board() -> ProgressBoard:
 
 def clear_boards(job: str) -> None:
     """Takes down what a job left that could not do so itself."""
-    _internal_kv_del(_of_job(job), del_by_prefix=True, namespace=_NAMESPACE)
+    head_store.delete_below(_of_job(job))
 
 
 def _of_job(job: str) -> str:

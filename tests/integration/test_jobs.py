@@ -7,6 +7,7 @@ import pytest
 from running import ROOT, kill, read_json, read_scalars, run_job, start_job, wait_until
 
 from ssd_dist.checkpoint import load_checkpoint
+from ssd_dist.sole_job import sole_job
 
 REPORT_KEYS = {"map_11pt", "ap_11pt", "num_images", "num_parameters", "num_macs"}
 
@@ -89,6 +90,14 @@ def test_a_search_that_is_killed_and_resumed(tiny_config, voc_root, tmp_path, ra
     again = run_job("tune.py", *arguments, env=ray_server.environment)
     assert again.returncode != 0
     assert "--resume" in again.stderr
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSD_DIST_CACHE", ray_server.environment["SSD_DIST_CACHE"])
+        with sole_job(tmp_path / "s"):
+            busy = run_job("tune.py", *arguments, "--resume", env=ray_server.environment)
+    assert busy.returncode == 1
+    assert "is being made by another job" in busy.stderr
+    assert busy.stderr.count("\n") == 1
 
     resumed = run_job("tune.py", *arguments, "--resume", env=ray_server.environment)
     assert resumed.returncode == 0, resumed.stderr

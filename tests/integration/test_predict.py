@@ -119,12 +119,16 @@ def test_pictures_that_can_t_be_read_are_skipped_and_told(predict, pictures, tmp
     shutil.copytree(pictures, mixed)
     (mixed / "005.png").write_bytes((mixed / "005.png").read_bytes()[:900])
     (mixed / "notes.jpg").write_text("no picture")
+    misnamed = mixed / os.fsdecode(b"\xff.png")
+    shutil.copy(pictures / "000.png", misnamed)
     done, out = predict(mixed)
+    misnamed.unlink()
     assert done.returncode == 3
-    assert f"2 of {NUM_PICTURES + 1} pictures can't be read" in done.stdout
+    assert f"3 of {NUM_PICTURES + 2} pictures can't be read" in done.stdout
     with (out / "unreadable.csv").open(newline="") as file:
         told = {row["image_id"]: row["problem"] for row in csv.DictReader(file)}
-    assert set(told) == {"005", "notes"}
+    assert set(told) == {"005", "notes", r"\udcff"}
+    assert "not UTF-8" in told[r"\udcff"]
     assert str(mixed / "005.png") in told["005"]
     assert len(read_json(out / "coco.json")["images"]) == NUM_PICTURES - 1
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ssd_dist.distributed.prediction_listing import PICTURE, list_sources
+from ssd_dist.distributed.prediction_listing import MISNAMED, PICTURE, list_sources
 
 FILES = (
     "a.jpg", "B.PNG", "notes.txt", ".hidden.jpg", "sub/c.jpeg", "sub/deep/d.tif",
@@ -65,6 +65,19 @@ def test_what_means_nothing_is_told(folder):
         names(folder, folder / "absent")
     with pytest.raises(FileNotFoundError, match=r"\*\.bmp: no file matches"):
         names(folder, folder / "*.bmp")
+
+
+def test_a_name_that_is_not_utf_8_can_be_shown(tmp_path):
+    for name in (b"\xff.jpg", b"\xfe.mp4"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb"):  # noqa: PTH123
+            pass
+    found = list(list_sources(str(tmp_path), leave_out=tmp_path / "out"))
+    assert sorted((one.name, one.time) for one in found) == [
+        (r"\udcfe", MISNAMED), (r"\udcff", MISNAMED),
+    ]  # fmt: skip
+    assert sorted(one.path for one in found) == [
+        rf"{tmp_path}/\udcfe.mp4", rf"{tmp_path}/\udcff.jpg",
+    ]  # fmt: skip
 
 
 def test_the_names_come_one_at_a_time(folder):

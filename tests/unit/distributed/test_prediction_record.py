@@ -6,7 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from ssd_dist.distributed.prediction_listing import PICTURE, Source
+from ssd_dist.distributed.prediction_listing import MISNAMED, PICTURE, Source
 from ssd_dist.distributed.prediction_record import Record, planned
 
 NOTHING = (np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.float32))
@@ -61,6 +61,12 @@ def test_names_that_would_be_the_same_are_paths(record):
     )
     record.plan()
     assert [row[1] for row in pictures(record)] == ["/a/one.jpg", "/a/one.png", "/b/one.jpg", "two"]
+
+
+def test_a_file_with_no_proper_name_is_no_frame(record):
+    listed(record, (0, Source("x", "/x.mp4", MISNAMED)), (0, Source("y", "/y.jpg", PICTURE)))
+    record.plan()
+    assert pictures(record) == [(0, "x", "/x.mp4", MISNAMED), (1, "y", "/y.jpg", PICTURE)]
 
 
 def test_frames_are_numbered_by_their_times(record):

@@ -5,34 +5,32 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import RpcError
 
-from ssd_dist.distributed import progress_board
+from ssd_dist.distributed import head_store, progress_board
 from ssd_dist.distributed.progress_board import clear_boards, new_board
 
 
 class Store(dict):
-    """Ray's key-value store as the board calls it; every key is in the project's namespace."""
+    """Ray's key-value store as head_store.py calls it; every key is in the project's namespace."""
 
     def _internal_kv_put(self, key, value, *, namespace):
         assert namespace == "ssd_dist"
-        self[self._bytes(key)] = self._bytes(value)
+        self[key.encode()] = value.encode()
 
     def _internal_kv_get(self, key, *, namespace):
-        return self.get(self._bytes(key))
+        return self.get(key.encode())
 
     def _internal_kv_exists(self, key, *, namespace):
-        return self._bytes(key) in self
+        return key.encode() in self
 
     def _internal_kv_list(self, prefix, *, namespace):
-        return [key for key in self if key.startswith(self._bytes(prefix))]
+        return [key for key in self if key.startswith(prefix.encode())]
 
     def _internal_kv_del(self, key, *, namespace, del_by_prefix=False):
-        key = self._bytes(key)
-        for one in self._internal_kv_list(key, namespace=namespace) if del_by_prefix else [key]:
+        taken = (
+            self._internal_kv_list(key, namespace=namespace) if del_by_prefix else [key.encode()]
+        )
+        for one in taken:
             self.pop(one, None)
-
-    @staticmethod
-    def _bytes(text):
-        return text.encode() if isinstance(text, str) else text
 
 
 NAMES = [name for name in vars(Store) if name.startswith("_internal_kv")]
@@ -51,7 +49,7 @@ def job(monkeypatch):
 def store(monkeypatch):
     store = Store()
     for name in NAMES:
-        monkeypatch.setattr(progress_board, name, getattr(store, name))
+        monkeypatch.setattr(head_store, name, getattr(store, name))
     return store
 
 
@@ -63,7 +61,7 @@ def no_answer(monkeypatch):
         raise RpcError("no answer")
 
     for name in NAMES:
-        monkeypatch.setattr(progress_board, name, fail)
+        monkeypatch.setattr(head_store, name, fail)
 
 
 def test_an_empty_board(store):
