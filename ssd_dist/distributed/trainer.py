@@ -27,6 +27,7 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from ssd_dist.distributed.head_start import HeadStart
 from ssd_dist.distributed.lone_controller import LoneController, UnannouncedScalingPolicy
+from ssd_dist.distributed.lone_synchronisation import no_synchronisation_actor
 
 
 class Trainer(TorchTrainer):
@@ -44,11 +45,11 @@ class Trainer(TorchTrainer):
 class LoneTrainer(Trainer):
     """For a training that is alone on a Ray of one machine, which ends with it.
 
-    Its controller runs in this process. What would clean up after it is left out, and so is what
-    only a dashboard shows: metrics, and the state of runs; for a fixed number of workers no
-    autoscaler is asked for machines. Workers inherit the job's environment, as all of this Ray do,
-    so that they can be processes that Ray has started ahead, or workers that the job has:
-    `head_start`.
+    Its controller runs in this process, and its workers wait for each other without an actor. What
+    would clean up after it is left out, and so is what only a dashboard shows: metrics, and the
+    state of runs; for a fixed number of workers no autoscaler is asked for machines. Workers
+    inherit the job's environment, as all of this Ray do, so that they can be processes that Ray has
+    started ahead, or workers that the job has: `head_start`.
     """
 
     unwanted = (
@@ -70,7 +71,7 @@ class LoneTrainer(Trainer):
         with _silent_logging():
             controller = LoneController(head_start=self._head_start, **arguments)
         # Not asyncio.run, which would let Ctrl-C wait for whatever the controller waits for.
-        with asyncio.Runner() as runner:
+        with no_synchronisation_actor(), asyncio.Runner() as runner:
             runner.get_loop().run_until_complete(controller.run())
         return controller.get_result()
 

@@ -90,7 +90,7 @@ def test_it_has_few_processes_and_survives_the_end_of_a_worker(
     # Ray knows of a checkpoint a while after it is there.
     wait_until((files / "checkpoint_manager_snapshot.json").exists, 150, log)
     for part in (
-        "PlacementGroupCleaner", "AutoscalingCoordinator", "_Janitor", "Controller",
+        "PlacementGroupCleaner", "AutoscalingCoordinator", "_Janitor", "Controller", "Synchroniz",
         "dashboard.py", "monitor.py", "log_monitor.py",
     ):  # fmt: skip
         assert named(part) == []
