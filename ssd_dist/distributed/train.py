@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import OutOfMemoryError
 from ray.train import (
     CheckpointConfig,
     ControllerError,
@@ -246,5 +247,11 @@ def root_cause(error: BaseException) -> str:
         if not isinstance(inner, BaseException) or inner is error:
             break
         error = inner
+    if isinstance(error, OutOfMemoryError):  # what Ray says of it fills a page
+        return (
+            "OutOfMemoryError: the machine's memory was full, and Ray ended a process of "
+            "it: lower global_batch_size or model.image_size, raise accumulation, or let less run "
+            "on it at once"
+        )
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[-1] if text else 'no message'}"

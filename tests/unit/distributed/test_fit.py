@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+from ray.exceptions import OutOfMemoryError
 from ray.train import ControllerError
 
 from ssd_dist.distributed.patience import StorageLostError
@@ -50,6 +51,16 @@ def test_a_storage_that_is_there_and_fails_again_and_again_is_given_up(storage):
     assert root_cause(caught.value) == (
         "FileNotFoundError: [Errno 2] No such file: 'snapshot.json'"
     )
+
+
+def test_of_a_full_memory_a_sentence_is_told(storage):
+    error = ControllerError(OutOfMemoryError("Refer to the documentation on how to\n" * 5))
+    with pytest.raises(ControllerError) as caught:
+        fit(Runs(error), storage)
+    told = root_cause(caught.value)
+    assert told.startswith("OutOfMemoryError: the machine's memory was full")
+    assert "\n" not in told
+    assert "Refer" not in told
 
 
 def test_a_full_disk_is_not_waited_for(storage):
