@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def sole_job(folder: Path) -> Iterator[None]:
     """
     place = default_cache_dir() / "jobs"
     place.mkdir(parents=True, exist_ok=True)
-    name = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+    # Machines may share the cache's folder, and have experiments of one path each.
+    what = f"{platform.node()} {folder.resolve()}"
+    name = hashlib.blake2b(what.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     lock = FileLock(place / f"{name}.lock")
     try:
         lock.acquire(timeout=0)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from ssd_dist.data.signed_urls import publishable
+
 # What computes is imported where it is needed: a question for help is answered without torch.
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def _print(data: str, inspection: Inspection, coverage: Coverage | None, screen:
     from ssd_dist.data.coverage import by_class, by_coco_size, by_input_side
     from ssd_dist.data.problems import TREATMENTS, printable
 
-    screen.heading(printable(data))
+    screen.heading(printable(publishable(data)))
     screen.console.print(_splits_table(inspection))
     # Not by rich, which takes a tenth of a millisecond a line: there may be a hundred thousand.
     treatment = None
@@ -199,7 +201,7 @@ def _content(data: str, inspection: Inspection, coverage: Coverage | None) -> di
     from ssd_dist.data.coverage import coverage_json
 
     return {
-        "data": data,
+        "data": publishable(data),
         "class_names": list(inspection.class_names),
         "splits": [asdict(split) for split in inspection.splits],
         "num_refused": inspection.num_refused,

@@ -56,7 +56,11 @@ def download(
             _fetch(url, part, version, on_bytes)
             break
         except urllib.error.HTTPError as error:
-            raise OSError(f"{shown}: the server answers {error.code} {error.reason}") from None
+            refused = error.code in (401, 403)
+            helps = ": if it takes a signature or token, give --data with it" if refused else ""
+            raise OSError(
+                f"{shown}: the server answers {error.code} {error.reason}{helps}"
+            ) from None
         except (_CutOffError, urllib.error.URLError, http.client.HTTPException, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG):
                 raise

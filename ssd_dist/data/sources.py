@@ -97,15 +97,20 @@ def is_remote(data: str) -> bool:
 def source_of(data: str) -> Source:
     """What to fetch for `--data` that `is_remote`.
 
-    Raises ValueError for a URL whose fragment is no checksum, or one with a password.
+    Raises ValueError for a URL whose fragment is no checksum, one with a name or password, or with
+    a space.
     """
     if data in NAMED:
         return NAMED[data]
     url, fragment = urllib.parse.urldefrag(data)
-    if urllib.parse.urlsplit(url).password is not None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.username is not None:
         raise ValueError(
-            "a URL with a name and a password in it can't be fetched; a signed one can, or a folder"
+            f"a URL of {parts.hostname} with a name or password before @ can't be fetched: give a "
+            "signed one, or a folder"
         )
+    if any(character.isspace() for character in url):
+        raise ValueError(f"{publishable(data)}: a URL has no spaces: write %20")
     if fragment and not _CHECKSUM.fullmatch(fragment):
         raise ValueError(
             f"{publishable(data)}: what follows # must be a checksum, sha256= and 64 hexadecimal "

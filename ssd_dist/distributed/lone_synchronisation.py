@@ -38,8 +38,8 @@ class _Broadcast:
     """A method of an actor."""
 
     def remote(self, *, world_size: int, data: Any, **_: Any) -> ray.ObjectRef[Any]:
-        """In each worker: what worker 0 gave as `data`, once all have called this. Raises what the
-        process group raises if one of them is gone."""
+        """In each worker: what worker 0 gave as `data`, once it has called this. Raises what the
+        process group raises if it is gone."""
         if world_size > 1:
             import torch.distributed as dist  # the driver, too, imports this module, but no torch
 

@@ -239,6 +239,7 @@ def root_cause(error: BaseException) -> str:
         inner = (
             getattr(error, "cause", None)
             or getattr(error, "controller_failure", None)
+            or getattr(error, "health_check_failure", None)
             or error.__cause__
         )
         failures = getattr(error, "worker_failures", None)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ssd_dist.checkpoint import Checkpoint, load_checkpoint
 from ssd_dist.config import to_mapping
 from ssd_dist.data import open_split
+from ssd_dist.data.signed_urls import publishable
 from ssd_dist.durable import new_folder
 from ssd_dist.experiment import anchored
 from ssd_dist.export.card import CardContent, matching_report, model_card
@@ -148,7 +149,7 @@ def run_export(
             size=size,
             num_outputs=detector.num_detections,
             least_prior=float(model.priors_cxcywh[:, 2:].min()),
-            checked_on=f"split `{split_name}` of `{Path(data).name}`",
+            checked_on=f"split `{split_name}` of `{Path(publishable(data)).name}`",
             agreement=found,
             variants=variants,
             num_map_pictures=len(usable) if options.int8 else None,

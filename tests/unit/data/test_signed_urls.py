@@ -1,4 +1,4 @@
-"""URLs with the right to fetch in them: it is written nowhere, and is no part of the name."""
+"""URLs with the right to fetch in them: no file has it, and it is no part of the name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ SIGNED = {
     "s3, version 2": "?AWSAccessKeyId=me&Signature=5e%3D&Expires=1700000000",
     "cloudfront": "?Expires=17&Signature=5e&Key-Pair-Id=me&Policy=any",
     "gcs": "?X-Goog-Algorithm=A&X-Goog-Credential=me&X-Goog-Signature=5e",
-    "azure": "?sv=2024-11-04&se=2026-12-01&sr=b&sp=r&skoid=1&sig=5e%3D",
+    "azure": "?sv=2024-11-04&se=2026-12-01&sr=b&sp=r&skoid=1&saoid=2&sig=5e%3D",
+    "oss": "?OSSAccessKeyId=me&Expires=17&Signature=5e&security-token=any",
+    "oss, version 4": "?x-oss-credential=me&x-oss-signature=5e&x-oss-expires=60",
+    "escaped": "?X%2DAmz%2DSignature=5e",
 }
-PLAIN = ["", "?download=1", "?id=5&se=1", "?id=5#sha256=" + 64 * "a", "?empty=&x"]
+PLAIN = [
+    "", "?download=1", "?id=5&se=1", "?id=5#sha256=" + 64 * "a", "?empty=&x",
+    "?policy=a&expires=never", "?x-oss-process=zip,a",
+]  # fmt: skip
+SECRET = [
+    "token", "access_token", "api_key", "apikey", "password", "rlkey", "key", "Authorization",
+    "tempauth", "hdnts", "q-signature", "jwt", "access_key",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("query", SIGNED.values(), ids=SIGNED)
@@ -42,9 +52,7 @@ def test_what_is_no_url_stays(data):
     assert unsigned(data) == publishable(data) == data
 
 
-@pytest.mark.parametrize(
-    "name", ["token", "access_token", "api_key", "apikey", "password", "rlkey"]
-)
+@pytest.mark.parametrize("name", SECRET)
 def test_other_secrets_are_not_written_but_may_tell_files_apart(name):
     one, other = f"{URL}?{name}=one", f"{URL}?{name}=other"
     assert publishable(one) == publishable(other) == URL
@@ -69,7 +77,14 @@ def test_messages_have_no_signature(tmp_path, monkeypatch, caplog):
     assert fetched_folder(URL + SIGNED["s3"]) is None
 
 
-def test_a_password_is_refused_and_not_told():
-    with pytest.raises(ValueError, match="name and a password") as error:
-        source_of("https://me:hunter2@host/data.zip")
+@pytest.mark.parametrize("before", ["me:hunter2@", "hunter2@", ":hunter2@"])
+def test_a_password_is_refused_and_not_told(before):
+    with pytest.raises(ValueError, match="name or password before @") as error:
+        source_of(f"https://{before}host/data.zip")
     assert "hunter2" not in str(error.value)
+
+
+def test_a_space_is_refused_before_anything_is_fetched():
+    with pytest.raises(ValueError, match="write %20") as error:
+        source_of("https://host/my data.zip" + SIGNED["s3"])
+    assert "5e" not in str(error.value)

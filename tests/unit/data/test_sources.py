@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -366,3 +367,13 @@ def test_signed_url_is_fetched_once_and_its_signature_told_nowhere(server, root,
     with pytest.raises(OSError, match="404") as error:
         open_split(f"{server.url}/e.zip{signed[0]}", "train")
     assert "5e5e" not in str(error.value) + caplog.text
+
+
+def test_a_check_tells_no_signature(server, root, tmp_path, capsys):
+    query = "?X-Amz-Signature=5e5e"
+    server.files[f"/d.zip{query}"] = packed(root, "zip")
+    written = tmp_path / "check.json"
+    url = f"{server.url}/d.zip"
+    assert run(["check", url + query, "--no-coverage", "--json", str(written)]) == 0
+    assert f"{url}\n" in capsys.readouterr().out
+    assert json.loads(written.read_text(encoding="utf-8"))["data"] == url

@@ -4,7 +4,8 @@ import errno
 
 import pytest
 from ray.exceptions import OutOfMemoryError
-from ray.train import ControllerError
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from ssd_dist.distributed.patience import StorageLostError
 from ssd_dist.distributed.train import MAX_STORAGE_LOSSES, fit, root_cause
@@ -54,9 +55,11 @@ def test_a_storage_that_is_there_and_fails_again_and_again_is_given_up(storage):
 
 
 def test_of_a_full_memory_a_sentence_is_told(storage):
-    error = ControllerError(OutOfMemoryError("Refer to the documentation on how to\n" * 5))
-    with pytest.raises(ControllerError) as caught:
-        fit(Runs(error), storage)
+    ended = OutOfMemoryError("Refer to the documentation on how to\n" * 5)
+    seen = WorkerHealthCheckFailedError("a worker died", ended)
+    broken = RuntimeError("Connection closed by peer")
+    with pytest.raises(WorkerGroupError) as caught:
+        fit(Runs(WorkerGroupError("failed", {0: broken, 1: seen})), storage)
     told = root_cause(caught.value)
     assert told.startswith("OutOfMemoryError: the machine's memory was full")
     assert "\n" not in told
