@@ -36,6 +36,11 @@ class Archive:
     checksum: str | None
     """`sha256=…` or `md5=…`; None: not known."""
 
+    @property
+    def shown(self) -> str:
+        """What it is called in messages."""
+        return publishable(self.url)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -170,14 +175,14 @@ def _fetch(source: Source, folder: Path, on_bytes: OnBytes | None) -> None:
             logger.warning(
                 "%s came without a checksum; to be sure that it is always the same, say "
                 "%s#sha256=%s",
-                publishable(archive.url),
-                publishable(archive.url),
+                archive.shown,
+                archive.shown,
                 sha256,
             )
     try:
         with new_folder(folder) as scratch:
             for file, archive in zip(files, source.archives, strict=True):
-                unpack(file, scratch, publishable(archive.url))
+                unpack(file, scratch, archive.shown)
             for name, expected in (source.git_trees or {}).items():
                 found = _git_tree(scratch / name) if (scratch / name).is_dir() else "not there"
                 if found != expected:

@@ -77,6 +77,7 @@ def report_detections(
         on_progress: takes a line before each part.
     """
     config, class_names = checkpoint.config, checkpoint.class_names
+    shown = publishable(data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place(model, config, device)
     on_progress("average precision, its interval, COCO's measures, mistakes")
@@ -88,7 +89,7 @@ def report_detections(
         device,
         scope=scope,
         out_dir=out_dir,
-        data_name=f"{Path(publishable(data)).name}, {split.name}",
+        data_name=f"{Path(shown).name}, {split.name}",
         on_progress=on_progress,
     )
     content = ReportContent(
@@ -100,7 +101,7 @@ def report_detections(
             "lr": config.lr,
         },
         checkpoint=str(checkpoint_folder),
-        data_name=Path(publishable(data)).name,
+        data_name=Path(shown).name,
         data_fingerprint=split.fingerprint,
         split=split.name,
         annotations=split.annotations,
@@ -110,7 +111,7 @@ def report_detections(
         complexity=analysis.complexity,
         timing=analysis.timing,
         law=analysis.law,
-        provenance={**provenance(), "data": publishable(data)},
+        provenance={**provenance(), "data": shown},
         validation_map_11pt=checkpoint.metrics.get("map_11pt"),
         leaderboard=trials,
         num_seen=count_seen(checkpoint, split, data, data_format),
