@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import tempfile
 import time
@@ -15,6 +16,7 @@ import ray
 import torch
 from ray import tune
 from ray.train._internal.session import get_session
+from ray.train._internal.storage import StorageContext
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -24,6 +26,7 @@ from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config, replace_at
 from ssd_dist.distributed.buckets import local_copy, located
 from ssd_dist.distributed.cluster import Cluster, worker_resources
+from ssd_dist.distributed.interrupted import store_checkpoint
 from ssd_dist.distributed.memory import WorkerMemoryError
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import patiently
@@ -113,6 +116,7 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: TrialReq
     machine = this_machine(device)
 
     safeguards = request.safeguards(suggestion["number"])
+    store_whole(get_session().storage, request.storage)  # type: ignore[union-attr]
 
     def report_epoch(
         metrics: dict[str, Any], folder: Path | None, waiting: Callable[[], None]
@@ -122,7 +126,8 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: TrialReq
         if "ms_per_image" in request.objectives and is_last and folder is not None:
             extra["ms_per_image"] = measure_ms_per_image(str(folder), request.data, device)
         stored = tune.Checkpoint(str(folder)) if folder is not None else None
-        patiently(lambda: _report({**metrics, **extra}, stored), request.storage, waiting)
+        report = functools.partial(tune.report, {**metrics, **extra}, checkpoint=stored)
+        patiently(report, request.storage, waiting)
 
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssd_dist_"))
@@ -145,15 +150,21 @@ def _train_here(config: Config, suggestion: Mapping[str, Any], request: TrialReq
             tune.report({"failed": str(error), "map_11pt": 0.0, "epoch": 0})
 
 
-def _report(metrics: dict[str, Any], checkpoint: tune.Checkpoint | None) -> None:
-    """Reports to Ray Tune, which stores the checkpoint; half a one is not left."""
-    try:
-        tune.report(metrics, checkpoint=checkpoint)
-    except OSError:
-        storage = get_session().storage  # type: ignore[union-attr]
-        with contextlib.suppress(OSError):
-            storage.storage_filesystem.delete_dir(storage.checkpoint_fs_path)
-        raise
+def store_whole(context: StorageContext, storage: str) -> None:
+    """Has Ray Tune store a trial's checkpoints as Ray Train's workers store theirs: whole or not at
+    all. Its own copying leaves half of one where the process is killed meanwhile.
+
+    Args:
+        context: the trial's, of Ray Tune.
+        storage: the experiment's location, in which it stores.
+    """
+
+    def persist(checkpoint: tune.Checkpoint) -> tune.Checkpoint:
+        path = context.checkpoint_fs_path
+        store_checkpoint(Path(checkpoint.path), located(path, storage))
+        return tune.Checkpoint(path, context.storage_filesystem)
+
+    context.persist_current_checkpoint = persist  # type: ignore[method-assign,assignment]
 
 
 def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialRequest) -> None:
