@@ -14,6 +14,10 @@ _SYMPTOMS = (
 )
 
 
+LESS_MEMORY = "raise accumulation, lower global_batch_size or model.image_size"
+"""What a training whose memory does not suffice is advised to do."""
+
+
 class WorkerMemoryError(RuntimeError):
     """A worker ran out of memory; the message says with what, and what helps."""
 
@@ -31,6 +35,6 @@ def memory_error(error: BaseException, config: Config, worker: Worker) -> Worker
     detail = f" ({first.strip()})" if first else ""
     return WorkerMemoryError(
         f"out of memory with {config.global_batch_size} pictures of {config.model.image_size} "
-        f"pixels a step over {worker.world_size} worker(s){detail}: raise accumulation, lower "
-        "global_batch_size or model.image_size, or take more workers"
+        f"pixels a step over {worker.world_size} worker(s){detail}: {LESS_MEMORY}, "
+        "or take more workers"
     )

@@ -34,7 +34,7 @@ from ssd_dist.allocator import keep_freed_memory
 from ssd_dist.checkpoint import Checkpoint
 from ssd_dist.config import Config
 from ssd_dist.distributed.cluster import Cluster
-from ssd_dist.distributed.train import root_cause
+from ssd_dist.distributed.failures import root_cause
 from ssd_dist.engine import detect_in, place
 from ssd_dist.model.restored import restored
 from ssd_dist.model.ssd import SSD
@@ -144,7 +144,8 @@ def told_failures(what: str = "prediction") -> Iterator[None]:
         raise JobFailedError(f"the {what} failed: {error}") from error
     except ray.exceptions.RayError as error:
         error.__cause__ = None  # Ray Data's own mark, which says nothing
-        raise JobFailedError(f"the {what} failed: {root_cause(error)}") from error
+        cause = root_cause(error, less_memory="lower --batch-size or the number of workers")
+        raise JobFailedError(f"the {what} failed: {cause}") from error
 
 
 def detect_in_slots(

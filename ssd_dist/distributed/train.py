@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import OutOfMemoryError
 from ray.train import (
     CheckpointConfig,
     ControllerError,
@@ -29,9 +28,11 @@ from ssd_dist.distributed.elastic import (
     training_workers,
 )
 from ssd_dist.distributed.event_files import EventFiles
+from ssd_dist.distributed.failures import root_cause
 from ssd_dist.distributed.head_start import HeadStart
 from ssd_dist.distributed.janitor import start_janitor
 from ssd_dist.distributed.joining import started_here
+from ssd_dist.distributed.memory import LESS_MEMORY
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import StorageLostError, is_full, patiently
 from ssd_dist.distributed.preemption import saving_on_sigterm
@@ -138,7 +139,9 @@ def run_training(
         except StorageLostError as error:
             raise JobFailedError(f"{error}; --resume goes on from the last epoch") from error
         except Exception as error:
-            raise JobFailedError(f"the training failed: {root_cause(error)}") from error
+            raise JobFailedError(
+                f"the training failed: {root_cause(error, LESS_MEMORY)}"
+            ) from error
         reason = board.divergence()
     if reason is not None:
         raise JobFailedError(f"the training diverged: {reason}")
@@ -228,31 +231,3 @@ def _raise_if_full(error: BaseException) -> None:
     """A full disk is not waited for."""
     if is_full(error):
         raise error
-
-
-def root_cause(error: BaseException) -> str:
-    """The user's part of an error that Ray wrapped: its innermost cause, without the trace.
-
-    Of several workers' errors a plain one tells more than the broken connections of the others.
-    """
-    while True:
-        inner = (
-            getattr(error, "cause", None)
-            or getattr(error, "controller_failure", None)
-            or getattr(error, "health_check_failure", None)
-            or error.__cause__
-        )
-        failures = getattr(error, "worker_failures", None)
-        if failures:
-            inner = min(failures.values(), key=lambda failure: "onnection" in str(failure))
-        if not isinstance(inner, BaseException) or inner is error:
-            break
-        error = inner
-    if isinstance(error, OutOfMemoryError):  # what Ray says of it fills a page
-        return (
-            "OutOfMemoryError: the machine's memory was full, and Ray ended a process of "
-            "it: lower global_batch_size or model.image_size, raise accumulation, or let less run "
-            "on it at once"
-        )
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[-1] if text else 'no message'}"

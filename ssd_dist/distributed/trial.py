@@ -26,12 +26,13 @@ from ssd_dist.checkpoint import load_checkpoint
 from ssd_dist.config import Config, replace_at
 from ssd_dist.distributed.buckets import local_copy, located
 from ssd_dist.distributed.cluster import Cluster, worker_resources
+from ssd_dist.distributed.failures import root_cause
 from ssd_dist.distributed.interrupted import store_checkpoint
-from ssd_dist.distributed.memory import WorkerMemoryError
+from ssd_dist.distributed.memory import LESS_MEMORY, WorkerMemoryError
 from ssd_dist.distributed.mirror import RAY
 from ssd_dist.distributed.patience import patiently
 from ssd_dist.distributed.safeguards import Safeguards
-from ssd_dist.distributed.train import build_trainer, fit, root_cause
+from ssd_dist.distributed.train import build_trainer, fit
 from ssd_dist.distributed.train_worker import resumed_from
 from ssd_dist.distributed.worker import train_and_report
 from ssd_dist.engine import place
@@ -188,7 +189,7 @@ def _train_nested(config: Config, suggestion: Mapping[str, Any], request: TrialR
     try:
         stored = fit(trainer, request.storage).checkpoint
     except Exception as error:
-        cause = root_cause(error)
+        cause = root_cause(error, LESS_MEMORY)
         if not cause.startswith(WorkerMemoryError.__name__):
             raise
         channel.send({"failed": cause, "map_11pt": 0.0, "epoch": 0})

@@ -41,7 +41,8 @@ def this_worker(device_type: str) -> Worker:
     train faster than fewer with more.
     """
     keep_freed_memory()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0]))
+    granted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    torch.set_num_threads(max(1, int(granted)) if granted.isdecimal() else 1)  # as OpenMP reads it
     # Gradients of 1x1 and depthwise weights differ in the strides of their sides of length 1 only.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     device = torch.device(device_type)
