@@ -8,7 +8,7 @@ times as long as one of NumPy's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -72,8 +72,9 @@ class Normalised:
         return cls(np.stack([np.ones_like(bias), bias]), statistics, activation)
 
     @classmethod
+    @cache
     def nothing(cls, channels: int) -> Normalised:
-        """Neither a norm nor an activation."""
+        """Neither a norm nor an activation. Made once, as a step asks for it a hundred times."""
         return cls.shifted(np.zeros(channels, np.float32), Activation())
 
     @property
