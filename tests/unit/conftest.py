@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from ssd_dist.analysis.law import Law
 from ssd_dist.analysis.scaling import AllReduceTime, Ring, Scaling, StepTime, extrapolate
@@ -11,6 +12,15 @@ from ssd_dist.analysis.sweep import BASE, SWEEP, Measured, MeasuredPoint
 from ssd_dist.analysis.timing import Percentiles
 
 RING = Ring(bandwidth=1e9, latency_s=2e-4)
+
+
+@pytest.fixture
+def one_thread():
+    """Torch with as many threads as a worker has; with its own again afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
