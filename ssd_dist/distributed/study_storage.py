@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -40,6 +41,18 @@ _DISK_SYMPTOMS = (
     "AWS Error",
     "google::cloud::Status",
 )
+
+
+class _Connection(sqlite3.Connection):
+    """One that loses nothing while its folder is away. SQLite commits by deleting its journal, by
+    name. Where the folder is gone just then that fails: the values are read as stored, and undone
+    once the folder is back, with the journal in it. Emptying the journal commits, too, and an open
+    file can be emptied wherever it lies."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if self.execute("PRAGMA journal_mode").fetchone() == ("delete",):  # not what others chose
+            self.execute("PRAGMA journal_mode = TRUNCATE")
 
 
 class StudyStorageError(OSError):
@@ -159,6 +172,7 @@ def open_storage(place: StudyPlace) -> RDBStorage:
             beside.rename(file)
         finally:
             beside.unlink(missing_ok=True)
+            beside.with_name(f"{beside.name}-journal").unlink(missing_ok=True)
     return _connect(place)
 
 
@@ -168,7 +182,7 @@ def _connect(place: StudyPlace) -> RDBStorage:
     backend = place.url.get_backend_name()
     arguments = (
         # A dashboard may be reading.
-        {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
+        {"connect_args": {"timeout": _SQLITE_TIMEOUT_S, "factory": _Connection}}
         if backend == "sqlite"
         # Hours may lie between two writes, and servers close connections that rest.
         else {"pool_pre_ping": True}

@@ -113,5 +113,6 @@ def _at_rest(database: Path) -> bytes:
         before = database.read_bytes()
         time.sleep(0.05)
         journal = database.with_name(f"{database.name}-journal")
-        if not journal.exists() and database.read_bytes() == before:
+        at_work = journal.exists() and journal.stat().st_size > 0
+        if not at_work and database.read_bytes() == before:
             return before

@@ -1,5 +1,6 @@
 """A study in a database: found again, apart from others, and without its password anywhere."""
 
+import contextlib
 import pickle
 import sqlite3
 import threading
@@ -257,3 +258,28 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(tmp_path, memory, mo
     assert driver.searcher.failure == (
         "the study in postgresql://me:***@host:1/db can't be used: server closed the connection"
     )
+
+
+def test_a_commit_while_the_folder_is_away_holds(tmp_path):
+    folder = make_folder(tmp_path, "a")
+    place = new_place(folder, None)
+    engine = open_storage(place).engine
+    assert [file.name for file in folder.glob(".*")] == []
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE epochs (number INTEGER)")
+        connection.exec_driver_sql("INSERT INTO epochs VALUES (3)")
+        away = folder.rename(tmp_path / "away")
+        connection.commit()
+        away.rename(folder)
+        read = sqlite3.connect(folder / "study.db").execute("SELECT number FROM epochs")
+        assert read.fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(("chosen", "used"), [("wal", "wal"), ("delete", "truncate")])
+def test_the_way_in_which_a_database_commits(chosen, used, tmp_path):
+    """One that several write has been told to keep a log; that is its owner's choice."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        database.execute(f"PRAGMA journal_mode = {chosen}")
+    place = new_place(make_folder(tmp_path, "a"), f"sqlite:///{tmp_path / 'study.db'}")
+    with open_storage(place).engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == used
