@@ -50,13 +50,18 @@ def discard_interrupted(location: str) -> None:
 @contextlib.contextmanager
 def newest(regular: Path | None, interrupted: str) -> Iterator[Path | None]:
     """Folder of the checkpoint to go on from: the state at the location `interrupted`, if there is
-    one and `regular`, the checkpoint of a finished epoch, is not ahead of it."""
+    one and it is of the epoch after `regular`, the last finished epoch that the driver knows of.
+
+    A state that is further ahead is of no use: between the two lie epochs that the driver, which
+    was about to end, was told of too late. Their results would be missing, and the best of all
+    epochs perhaps among them; so they are trained again.
+    """
     with contextlib.ExitStack() as stack:
         chosen = regular
         with contextlib.suppress(OSError, ValueError):  # none, or one that was not stored whole
             if is_directory(interrupted):
                 found = stack.enter_context(local_copy(interrupted))
-                if _epochs(found) >= (0 if regular is None else _epochs(regular)):
+                if _epochs(found) == (0 if regular is None else _epochs(regular)):
                     chosen = found
         yield chosen
 

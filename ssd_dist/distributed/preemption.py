@@ -24,6 +24,9 @@ from ssd_dist.terminal import JobFailedError
 
 SAVE_WITHIN_S = 20.0
 """How long a driver that got SIGTERM waits for its workers to have saved their state."""
+HEARD_WITHIN_S = 2.0
+"""How long it goes on then, to hear of the last epochs that they finished: Ray Train asks its
+workers every half second."""
 _ENDED_WITHIN_S = 60.0
 _INTERVAL_S = 1.0
 
@@ -42,10 +45,10 @@ class Notice:
 
     def wait_for_end(self) -> None:
         """Once the state is saved: waits to be ended along with the node or the job, as an error
-        would be taken for one of the training's; returns soon if it was SIGTERM's, or late."""
+        would be taken for one of the training's; returns once its last epoch has been heard of if
+        it was SIGTERM's, or late."""
         _forget(self._key)
-        if not self._by_sigterm():
-            time.sleep(_ENDED_WITHIN_S)
+        time.sleep(HEARD_WITHIN_S if self._by_sigterm() else _ENDED_WITHIN_S)
 
     def watch(self) -> None:
         """Looks for what others know until :meth:`close`."""
@@ -106,6 +109,7 @@ def saving_on_sigterm(name: str) -> Iterator[None]:
             until = time.monotonic() + SAVE_WITHIN_S
             while time.monotonic() < until and head_store.keys_below(_working_key()):
                 time.sleep(0.1)
+            time.sleep(HEARD_WITHIN_S)
         saved.set()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 

@@ -12,7 +12,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ssd_dist.distributed.machines import MAX_NODES_VARIABLE, Machine, _added_at_most
-from ssd_dist.distributed.preemption import SAVE_WITHIN_S
+from ssd_dist.distributed.preemption import HEARD_WITHIN_S, SAVE_WITHIN_S
 
 ROOT = Path(__file__).parents[2]
 CLOUD = ["cluster.yaml", "deploy/gcp.yaml"]
@@ -145,7 +145,7 @@ def test_a_job_that_is_stopped_has_the_time_to_store_its_state(ray_job):
         text = (ROOT / name).read_text(encoding="utf-8")
         found += re.findall(rf"^export {variable}=(\d+) .*\n.*ray start --head", text, re.MULTILINE)
     assert len(found) == 6
-    assert all(int(seconds) > SAVE_WITHIN_S for seconds in found)
+    assert all(int(seconds) > SAVE_WITHIN_S + HEARD_WITHIN_S for seconds in found)
 
 
 @pytest.mark.parametrize("name", LAUNCHED)

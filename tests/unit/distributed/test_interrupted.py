@@ -36,8 +36,10 @@ def location(tmp_path):
     return place
 
 
-@pytest.mark.parametrize(("epoch", "taken"), [(None, True), (1, True), (2, True), (3, False)])
-def test_the_newer_of_two_states_is_gone_on_from(epoch, taken, location, tmp_path):
+@pytest.mark.parametrize(("epoch", "taken"), [(None, False), (1, False), (2, True), (3, False)])
+def test_a_state_of_the_epoch_after_the_last_known_one_is_gone_on_from(
+    epoch, taken, location, tmp_path
+):
     regular = None
     if epoch is not None:
         regular = tmp_path / "regular"
@@ -48,7 +50,7 @@ def test_the_newer_of_two_states_is_gone_on_from(epoch, taken, location, tmp_pat
 
 
 def test_a_damaged_state_is_none(location, tmp_path):
-    save(tmp_path / "regular", 1)
+    save(tmp_path / "regular", 2)
     weights = next(iter((tmp_path / location).glob("model.*")))
     weights.write_bytes(weights.read_bytes()[:-1])
     with newest(tmp_path / "regular", location) as folder:
