@@ -180,14 +180,13 @@ def _connect(place: StudyPlace) -> RDBStorage:
     # Optuna fills in {SCHEMA_VERSION}; braces of a user's are to stay.
     url = place.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     backend = place.url.get_backend_name()
-    arguments = (
-        # A dashboard may be reading.
-        {"connect_args": {"timeout": _SQLITE_TIMEOUT_S, "factory": _Connection}}
-        if backend == "sqlite"
-        # Hours may lie between two writes, and servers close connections that rest.
-        else {"pool_pre_ping": True}
-    )
+    # Hours may lie between two writes, and servers close connections that rest.
+    arguments: dict[str, Any] = {"pool_pre_ping": True}
+    if backend == "sqlite":  # a dashboard may be reading
+        arguments = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}}
     try:
+        if place.url.get_dialect().driver == "pysqlite":  # others have connections of their own
+            arguments["connect_args"]["factory"] = _Connection
         with storage_errors(place):
             return RDBStorage(url, engine_kwargs=arguments)
     except NoSuchModuleError:

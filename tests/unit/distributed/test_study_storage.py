@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 
 from ssd_dist.distributed import searcher as searcher_module
+from ssd_dist.distributed import study_storage as study_storage_module
 from ssd_dist.distributed.searcher import StorageGuard
 from ssd_dist.distributed.study import load_study, num_finished, open_study
 from ssd_dist.distributed.study_storage import (
@@ -283,3 +284,14 @@ def test_the_way_in_which_a_database_commits(chosen, used, tmp_path):
     place = new_place(make_folder(tmp_path, "a"), f"sqlite:///{tmp_path / 'study.db'}")
     with open_storage(place).engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == used
+
+
+def test_other_drivers_of_sqlite_have_their_own_connections(tmp_path, monkeypatch):
+    """SQLCipher's encrypts: with Python's own in its place the study would be plain text."""
+    given = {}
+    monkeypatch.setattr(
+        study_storage_module, "RDBStorage", lambda url, engine_kwargs: given.update(engine_kwargs)
+    )
+    for driver, factories in (("", 1), ("+pysqlcipher", 0)):
+        open_storage(new_place(tmp_path / "a", f"sqlite{driver}:///{tmp_path / 'study.db'}"))
+        assert len(given["connect_args"].keys() & {"factory"}) == factories
