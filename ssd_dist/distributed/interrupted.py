@@ -50,19 +50,22 @@ def discard_interrupted(location: str) -> None:
 @contextlib.contextmanager
 def newest(regular: Path | None, interrupted: str) -> Iterator[Path | None]:
     """Folder of the checkpoint to go on from: the state at the location `interrupted`, if there is
-    one and it is of the epoch after `regular`, the last finished epoch that the driver knows of.
+    one that goes on from `regular`, the last finished epoch that the driver knows of.
 
-    A state that is further ahead is of no use: between the two lie epochs that the driver, which
-    was about to end, was told of too late. Their results would be missing, and the best of all
-    epochs perhaps among them; so they are trained again.
+    One that is an epoch ahead follows an epoch of which the driver, about to end, was told too
+    late: its result would be missing, and it may be the best. It is trained again, and that state
+    discarded. One that is further ahead is all that is left of epochs whose checkpoints are gone.
     """
     with contextlib.ExitStack() as stack:
         chosen = regular
         with contextlib.suppress(OSError, ValueError):  # none, or one that was not stored whole
             if is_directory(interrupted):
                 found = stack.enter_context(local_copy(interrupted))
-                if _epochs(found) == (0 if regular is None else _epochs(regular)):
+                ahead = _epochs(found) - (0 if regular is None else _epochs(regular))
+                if ahead == 0 or ahead > 1:
                     chosen = found
+                else:
+                    discard_interrupted(interrupted)
         yield chosen
 
 

@@ -101,38 +101,48 @@ def saving_on_sigterm(name: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came, saved = threading.Event(), threading.Event()
+    came, saved, over = threading.Event(), threading.Event(), threading.Event()
 
     def save() -> None:
         with contextlib.suppress(Exception):
             head_store.put(_asked_key())
             until = time.monotonic() + SAVE_WITHIN_S
             while time.monotonic() < until and head_store.keys_below(_working_key()):
-                time.sleep(0.1)
-            time.sleep(HEARD_WITHIN_S)
+                if over.wait(0.1):
+                    return
+            over.wait(HEARD_WITHIN_S)
+        if over.is_set():
+            return
         saved.set()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
+    saving = threading.Thread(target=save, daemon=True)
+
     def handle(number: int, frame: object) -> None:
-        if saved.is_set():
+        if saved.is_set() and not over.is_set():
             raise KeyboardInterrupt  # no Exception: Ray Tune would take that for a trial's
         if not came.is_set():
             came.set()
-            threading.Thread(target=save, daemon=True).start()
+            saving.start()
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
+        over.set()
     except KeyboardInterrupt:
         if not saved.is_set():
             raise
+    finally:
+        over.set()
+        if came.is_set():
+            saving.join(1.0)  # its signal is no one else's; a head that is away is not waited for
+        signal.signal(signal.SIGTERM, before)
+        _forget(_asked_key())
+    if came.is_set():
         raise JobFailedError(
             f"the {name} was asked to stop by SIGTERM, and has saved its state: go on with it by "
             "--resume"
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        _forget(_asked_key())
+        )
 
 
 def _asked_key() -> str:

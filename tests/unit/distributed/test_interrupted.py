@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,10 +38,16 @@ def location(tmp_path):
     return place
 
 
-@pytest.mark.parametrize(("epoch", "taken"), [(None, False), (1, False), (2, True), (3, False)])
-def test_a_state_of_the_epoch_after_the_last_known_one_is_gone_on_from(
-    epoch, taken, location, tmp_path
-):
+@pytest.mark.parametrize(
+    ("epoch", "taken"),
+    [
+        (None, True),  # the checkpoints before it are gone
+        (1, False),  # that of epoch 2 is not known: it may be the best
+        (2, True),
+        (3, False),
+    ],
+)
+def test_a_state_that_goes_on_from_the_last_known_epoch_is_taken(epoch, taken, location, tmp_path):
     regular = None
     if epoch is not None:
         regular = tmp_path / "regular"
@@ -47,6 +55,8 @@ def test_a_state_of_the_epoch_after_the_last_known_one_is_gone_on_from(
     with newest(regular, location) as folder:
         assert (str(folder) == location) == taken
         assert taken or folder == regular
+    # One that was refused would fit the epoch that is trained again, without being its successor.
+    assert Path(location).exists() == taken
 
 
 def test_a_damaged_state_is_none(location, tmp_path):
