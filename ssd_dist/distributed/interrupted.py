@@ -54,7 +54,8 @@ def newest(regular: Path | None, interrupted: str) -> Iterator[Path | None]:
 
     One that is an epoch ahead follows an epoch of which the driver, about to end, was told too
     late: its result would be missing, and it may be the best. It is trained again, and that state
-    discarded. One that is further ahead is all that is left of epochs whose checkpoints are gone.
+    discarded, as one behind `regular` is. One that is further ahead is all that is left of epochs
+    whose checkpoints are gone.
     """
     with contextlib.ExitStack() as stack:
         chosen = regular

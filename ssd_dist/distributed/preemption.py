@@ -97,7 +97,8 @@ def notice_of_end(name: str, *, saves: bool) -> Iterator[Notice]:
 @contextlib.contextmanager
 def saving_on_sigterm(name: str) -> Iterator[None]:
     """For a driver: SIGTERM meanwhile lets the job's workers save their state, and then ends what
-    is under way, and `name` names, by a JobFailedError. Does nothing but in the main thread."""
+    is under way, and `name` names, by a JobFailedError: also where it ended by itself meanwhile, as
+    what comes after it was asked to stop, too. Does nothing but in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -128,7 +129,7 @@ def saving_on_sigterm(name: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
-        over.set()
+        over.set()  # here already: a signal in `finally` would go past `except`
     except KeyboardInterrupt:
         if not saved.is_set():
             raise
